@@ -53,7 +53,6 @@ use crate::guard::mandate::Held;
 use crate::guard::{Charge, Wanted};
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
-use crate::ids::{ReplicaId, ServerId};
 use crate::inversion::{self, Control};
 use crate::link::tool;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume};
@@ -96,7 +95,7 @@ pub struct Request {
     /// The handle of the mandate that it is part of, where a header or `_meta` has one.
     pub mandate: Option<String>,
     /// The replica that handed it on.
-    pub via: Option<ReplicaId>,
+    pub via: Option<crate::ids::ReplicaId>,
     /// Where a legacy client leaves its words should it cancel.
     pub last_words: Option<LastWords>,
 }
@@ -122,7 +121,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Box<Request>
             trail.about(caller);
             trail.trace.forwarding();
             let trace = trail.trace;
-            let mandate = entry.proof().mandate().map(|held| Mandated::new(held, gateway.standing().now_us()));
+            let mandate = entry.proof().mandate().map(|held| Mandated::used(&gateway, held));
             let tied = Tied::of(entry.proof());
             breaker::sent(&gateway, entry.proof());
             let (entry, followed_for, settling, again) = (Some(entry), None, None, Again::Once);
@@ -147,7 +146,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Box<Request>
             let mut attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             attempt.mandate = trail.mandate.as_ref().map(Held::facts);
             gateway.journal().stopped(&attempt, &halt.recorded);
-            breaker::stopped(&gateway, caller, &halt.recorded);
+            breaker::stopped(&gateway, caller, trail.mandate.as_ref(), &halt.recorded);
             let asked = match halt.asks {
                 Some(asks) => Some(*asks),
                 None => approval::asked(&gateway, caller, &request, &trail, &halt.told).await,
@@ -172,6 +171,7 @@ async fn open(
     }
     let asked = Asked::read(request)?;
     trail.name = Some(asked.name.to_string());
+    trail.leg.declared = asked.declared()?;
     let retry = Retry::read(asked.params(), gateway.sealer(), caller.principal())?;
     if let Some(retry) = &retry {
         trail.leg = trail.leg.clone().of_call(retry.call());
@@ -199,7 +199,8 @@ async fn open(
     }
     let situation = gateway.situation(caller, &target, trail.mandate.as_ref()).await?;
     let permit = gateway.authorize_within(caller, target, arguments.as_ref(), situation).map_err(Halt::denied)?;
-    asked.check_headers(permit.target(), request)?;
+    asked.check(permit.target(), request, (&trail.leg, retry.is_some()))?;
+
     let answers = match &retry {
         Some(retry) => {
             retry.check(&trail.leg.method, permit.target(), arguments.as_ref())?;
@@ -276,8 +277,8 @@ pub struct Running {
     decisions: watch::Receiver<u64>,
     request: Box<Request>,
     then: Then,
-    /// Whose call it is and where, once it goes on as a task that is followed for them.
-    followed_for: Option<(Caller, ServerId)>,
+    /// Whose call it is and of what, once it goes on as a task that is followed for them.
+    followed_for: Option<breaker::Followed>,
     /// The mandate that it is part of.
     mandate: Option<Mandated>,
     /// The credential that it hangs on.
@@ -357,8 +358,7 @@ impl Running {
                             return Event::Done(outcome);
                         }
                         After::GoOn(recorded, exchange) => {
-                            let proof = entry.proof();
-                            self.followed_for = Some((proof.caller().clone(), proof.target().server_id().clone()));
+                            self.followed_for = Some(breaker::Followed::of(entry.proof()));
                             self.trace.end(|| traced::ended(&recorded));
                             mandate::count(&self.gateway, entry.proof(), &recorded, self.then.is_first);
                             entry.close(&recorded);
@@ -418,7 +418,7 @@ impl Running {
 
     /// Whose call is under way, if it is.
     fn answers_to(&self) -> Option<&Caller> {
-        let followed = || self.followed_for.as_ref().map(|(caller, _)| caller);
+        let followed = || self.followed_for.as_ref().map(|of| &of.caller);
         self.entry.as_ref().map(|entry| entry.proof().caller()).or_else(followed)
     }
 
@@ -467,8 +467,7 @@ impl Running {
     }
 
     fn stop(&mut self, reason: Reason) {
-        self.mandate = None;
-        self.tied = None;
+        (self.mandate, self.tied) = (None, None);
         let failure = Failure::after(reason, "access was taken back while the call was under way");
         self.exchange = Exchange::finished(Outcome::Failed(failure));
     }

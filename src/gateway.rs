@@ -1,7 +1,6 @@
 //! Wires the rooms together. Decides nothing: it holds the handles that `call`, `list` and `watch` compose.
 //!
-//! Invariant: one [`Snapshot`] serves one decision, and whatever may have changed since is looked at again
-//! before anything is forwarded.
+//! Invariant: one [`Snapshot`] serves one decision; what may have changed is looked at again before forwarding.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -24,6 +23,7 @@ pub mod emergency;
 mod follow;
 pub mod glance;
 mod handles;
+mod idle;
 pub mod keys;
 pub mod labels;
 pub mod lifecycle;
@@ -42,9 +42,11 @@ mod shadow;
 mod situation;
 mod source;
 mod standing;
+mod tripped;
 mod trusts;
 pub mod understand;
 pub mod voided;
+mod uses;
 mod webhooks;
 mod wider;
 pub mod wish;
@@ -124,6 +126,7 @@ pub struct Gateway {
     standing: Arc<Standing>,
     pages: Pages,
     given_tasks: GivenTasks,
+    uses: uses::Uses,
     linking: Linking,
     sealer: Arc<Sealer>,
     stopping: CancellationToken,
@@ -213,6 +216,7 @@ impl Gateway {
             store: parts.store,
             standing: parts.standing,
             pages: list::pages(),
+            uses: uses::Uses::default(),
             given_tasks: GivenTasks::default(),
             linking: Linking::default(),
             sealer: parts.sealer,
@@ -360,7 +364,7 @@ impl Gateway {
         if self.shadow.is_on() {
             self.shadow.decided(&decided, arguments, false);
         }
-        decided
+        decided.inspect(|permit| self.used(&now, permit))
     }
 
     /// Decides under the snapshot in force whether a task of a tool may be followed.
@@ -378,7 +382,7 @@ impl Gateway {
         if self.shadow.is_on() {
             self.shadow.decided(&decided, None, true);
         }
-        decided
+        decided.inspect(|permit| self.used(&now, permit))
     }
 
     /// What of `declared` a server may ask this caller under the snapshot in force.

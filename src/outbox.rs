@@ -33,6 +33,8 @@ pub enum Event {
     BreakGlassUsed,
     /// Somebody asks for what they may not use.
     AccessRequested,
+    /// A task was ended, or a tool closed, because of what happened to its calls.
+    BreakerTripped,
 }
 
 impl Event {
@@ -45,6 +47,7 @@ impl Event {
         Self::BreakGlassOpened,
         Self::BreakGlassUsed,
         Self::AccessRequested,
+        Self::BreakerTripped,
     ];
 
     /// As files and messages spell it.
@@ -58,6 +61,7 @@ impl Event {
             Self::BreakGlassOpened => "break_glass.opened",
             Self::BreakGlassUsed => "break_glass.used",
             Self::AccessRequested => "access.requested",
+            Self::BreakerTripped => "breaker.tripped",
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::gateway::Gateway;
 use crate::guard::Slot;
 use crate::identity::Caller;
 use crate::ids::Digest;
+use crate::inversion::{self, Control};
 use crate::limit;
 use crate::list::{class_of, shown_digest};
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
@@ -314,7 +315,9 @@ impl Watch {
         if let Some(Ok(reason)) = self.disowned.as_mut().map(oneshot::Receiver::try_recv) {
             return Some(reason);
         }
-        if let Err(stop) = self.gateway.still_heard(&self.caller) {
+        if let Err(stop) = self.gateway.still_heard(&self.caller)
+            && !inversion::is_off(Control::Continuous)
+        {
             return Some(stop.reason());
         }
         let left = Duration::from_secs(u64::try_from(self.caller.expires_at()).unwrap_or(0));

@@ -421,6 +421,8 @@ clients = [{ issuer = "bench", client_id = "bench-assistant" }]
 errors_percent = 100
 errors_of = 200
 denials_per_minute = 1000
+tool_errors_percent = 100
+tool_errors_of = 1000
 "#;
 
 const WORKER: &str = r#"

@@ -75,7 +75,7 @@ impl Running {
             Some((entry, then, exchange)) => {
                 let grant = entry.proof();
                 breaker::sent(&self.gateway, grant);
-                self.mandate = grant.mandate().map(|held| Mandated::new(held, self.gateway.standing().now_us()));
+                self.mandate = grant.mandate().map(|held| Mandated::used(&self.gateway, held));
                 self.tied = Tied::of(grant);
                 (self.entry, self.then, self.exchange) = (Some(entry), then, exchange);
                 None

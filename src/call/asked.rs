@@ -6,15 +6,20 @@
 //! asks.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+
+mod intent;
 
 use super::Request;
 use super::retry::Retry;
 use super::task::Augmented;
 use crate::catalog::{Target, Wanted, uri};
+use crate::delegate::Leg;
 use crate::guard::Cleared;
 use crate::ids::Action;
+use crate::inversion::{self, Control};
 use crate::outcome::{Reason, Refusal};
+use crate::record::declared::Declared;
 use crate::wire::mcp::{Era, Method, Version, meta};
 use crate::wire::{Edit, Json, Object, Outgoing, Value};
 
@@ -94,11 +99,28 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Checks the mirrored parameters of a modern client against the definition, after authorization.
+    /// What its client declares that it is for.
     ///
     /// # Errors
-    /// `header_mismatch`.
-    pub fn check_headers(&self, target: &Target, request: &Request) -> Result<(), Refusal> {
+    /// `parameters_invalid`.
+    pub fn declared(&self) -> Result<Option<Arc<Declared>>, Refusal> {
+        intent::read(self.params)
+    }
+
+    /// Checks after authorization what the tool asks for beside its arguments: what the call is for, where that has to be
+    /// said and was not when it began, and the mirrored parameters of a modern client.
+    ///
+    /// # Errors
+    /// `intent_required`; `header_mismatch`.
+    pub fn check(&self, target: &Target, request: &Request, (leg, has_begun): (&Leg, bool)) -> Result<(), Refusal> {
+        let purpose = leg.declared.as_ref().and_then(|declared| declared.purpose.as_ref());
+        if purpose.is_none() && !has_begun && is_intent_required(target) && !inversion::is_off(Control::Purpose) {
+            return Err(Refusal::new(Reason::IntentRequired));
+        }
+        self.check_headers(target, request)
+    }
+
+    fn check_headers(&self, target: &Target, request: &Request) -> Result<(), Refusal> {
         let Some(definition) = target.definition() else { return Ok(()) };
         // A legacy client mirrors nothing; what goes upstream is computed from its arguments.
         if request.client.version.era() == Era::Legacy {
@@ -229,6 +251,11 @@ pub fn as_shown(outgoing: Outgoing) -> Outgoing {
     edits.extend(meta.map(|meta| Edit::Set("_meta", meta)));
     let params = params.edited(&edits);
     Outgoing { params, headers: Vec::new(), last_words: None, ..outgoing }
+}
+
+fn is_intent_required(target: &Target) -> bool {
+    let named = || target.server().intent_required.iter().any(|name| name == "*" || name == target.name());
+    *target.action() == Action::Call && named()
 }
 
 fn is_prompt(reference: Object<'_>) -> bool {

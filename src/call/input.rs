@@ -95,10 +95,9 @@ pub fn undecided(outcome: Outcome) -> Outcome {
 fn watch(gateway: &Arc<Gateway>, grant: &Grant, parked: ParkId) {
     let Some(gone) = gateway.upstreams().until_unparked(parked) else { return };
     let (mut decisions, within) = (gateway.decisions(), grant.target().server().health.input_timeout);
-    let now_us = gateway.standing().now_us();
+    let mandated = grant.mandate().map(|held| Mandated::used(gateway, held));
     let (gateway, following) = (Arc::downgrade(gateway), grant.is_following());
     let (caller, target, arguments) = (grant.caller().clone(), grant.target().clone(), grant.arguments().cloned());
-    let mandated = grant.mandate().map(|held| Mandated::new(held, now_us));
     let situation = grant.situation().clone();
     let watching = async move {
         loop {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::delegate::Grant;
 use crate::gateway::Gateway;
-use crate::guard::mandate::Held;
+use crate::guard::mandate::{Held, Use};
 use crate::outcome::{Outcome, Reason, Refusal};
 use crate::wire::mcp::meta;
 use crate::wire::{Json, Message};
@@ -39,17 +39,33 @@ pub fn named(message: &Message, header: Option<&str>) -> Result<Option<String>, 
 /// The mandate of something that is under way.
 pub struct Mandated {
     held: Held,
+    /// As long as this is there, it is used.
+    _use: Option<Use>,
     ends: Instant,
     /// Something was decided since it was looked at.
     doubted: bool,
 }
 
 impl Mandated {
-    /// At that moment by the store's clock.
+    /// At that moment by the store's clock; it is no use of it.
     pub fn new(held: &Held, now_us: i64) -> Self {
         let left_us = u64::try_from(held.ends_us().saturating_sub(now_us)).unwrap_or_default();
         let left = Duration::from_micros(left_us);
-        Self { held: held.clone(), ends: Instant::now() + left, doubted: false }
+        Self { held: held.clone(), _use: None, ends: Instant::now() + left, doubted: false }
+    }
+
+    /// It is used from now on, until this is dropped.
+    pub fn used(gateway: &Arc<Gateway>, held: &Held) -> Self {
+        let begun = gateway.guard().mandates().begin_use(held);
+        if begun.as_ref().is_some_and(|begun| begun.is_due) {
+            let gateway = Arc::clone(gateway);
+            tokio::spawn(async move {
+                if let Err(failure) = gateway.guard().mandates().tell_uses().await {
+                    tracing::debug!(%failure, "that a mandate is used is told later");
+                }
+            });
+        }
+        Self { _use: begun, ..Self::new(held, gateway.standing().now_us()) }
     }
 
     pub const fn held(&self) -> &Held {

@@ -179,7 +179,7 @@ pub async fn call(
             attempt.mcp.server = Some(GATEWAY_SERVER);
             attempt.mandate = trail.mandate.as_ref().map(Held::facts);
             gateway.journal().stopped(&attempt, &stop);
-            super::breaker::stopped(gateway, caller, &stop);
+            super::breaker::stopped(gateway, caller, trail.mandate.as_ref(), &stop);
             stop.into()
         }
     };
@@ -231,7 +231,7 @@ async fn passed(
     let outcome = match entry.proof().done().await {
         Ok(result) => Outcome::Complete(told(&result)),
         Err(stop) => {
-            super::breaker::stopped(gateway, caller, &stop);
+            super::breaker::stopped(gateway, caller, trail.mandate.as_ref(), &stop);
             stop.into()
         }
     };

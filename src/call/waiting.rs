@@ -163,7 +163,7 @@ pub fn about<'a>(
             let mut attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             attempt.mandate = trail.mandate.as_ref().map(Held::facts);
             gateway.journal().stopped(&attempt, &halt.recorded);
-            breaker::stopped(gateway, caller, &halt.recorded);
+            breaker::stopped(gateway, caller, trail.mandate.as_ref(), &halt.recorded);
             halt.told.into()
         }))
     })

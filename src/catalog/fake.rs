@@ -188,6 +188,7 @@ pub(crate) fn server(id: &str) -> ServerConfig {
         elicit_url_hosts: Vec::new(),
         redact: Vec::new(),
         idempotent: Vec::new(),
+        intent_required: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::Ending;
 use super::output::{GOOD, Output, QUIET, STRONG, WARNING, trouble};
 use super::state::State;
+use crate::config::StoreConfig;
 use crate::evidence::{Confidence, GrantUse, Usage, suggest};
 use crate::record::journal;
 
@@ -67,6 +68,9 @@ enum PolicyCommand {
 
 #[derive(Serialize)]
 struct Unused<'a> {
+    /// Other replicas have the store in common, and what they used is not looked at.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    own_record_only: bool,
     since: Timestamp,
     until: Timestamp,
     oldest_record: Option<Timestamp>,
@@ -103,7 +107,8 @@ pub fn run(arguments: &PolicyArguments, output: Output) -> Ending {
     match &arguments.command {
         PolicyCommand::Unused { all, .. } => {
             let Some(understood) = arguments.state.files().or_complain() else { return Ending::Refused };
-            unused(&usage, &usage.of_grants(&understood.policy), *all, output);
+            let is_shared = matches!(understood.config().gateway.store, StoreConfig::Postgres(_));
+            unused(&usage, &usage.of_grants(&understood.policy), (*all, is_shared), output);
         }
         PolicyCommand::Suggest { agent, .. } => {
             let rows = suggest(&usage, agent.as_deref());
@@ -116,9 +121,15 @@ pub fn run(arguments: &PolicyArguments, output: Output) -> Ending {
     Ending::Done
 }
 
-fn unused(usage: &Usage, grants: &[GrantUse], all: bool, output: Output) {
+fn unused(usage: &Usage, grants: &[GrantUse], (all, own_record_only): (bool, bool), output: Output) {
     let grants: Vec<_> = grants.iter().filter(|grant| all || grant.is_unused()).collect();
     let mut text = window(usage);
+    if own_record_only {
+        let _infallible = writeln!(
+            text,
+            "{WARNING}this is the record of one replica: what others used is unused here; `bailiwick review open` knows{WARNING:#}"
+        );
+    }
     if grants.is_empty() {
         let _infallible = writeln!(text, "{GOOD}every allow was used{GOOD:#}");
     }
@@ -136,7 +147,7 @@ fn unused(usage: &Usage, grants: &[GrantUse], all: bool, output: Output) {
             grant.id, grant.subject, grant.action, grant.object, grant.environment, grant.place
         );
     }
-    let told = Unused { since: usage.since, until: usage.until, oldest_record: usage.oldest, grants };
+    let told = Unused { own_record_only, since: usage.since, until: usage.until, oldest_record: usage.oldest, grants };
     output.result(&told, text);
 }
 

@@ -166,8 +166,9 @@ fn listed(review: &Review) -> String {
         Some(said) => format!("{QUIET}closed by {} on {}{QUIET:#}", safe(&said.by), said.at.strftime("%F")),
         None => format!("{WARNING}open until {}{WARNING:#}", review.deadline.strftime("%F %T")),
     };
+    let unknown = review.unknown().map(|text| format!("{WARNING}{}{WARNING:#}\n", safe(&text))).unwrap_or_default();
     format!(
-        "{STRONG}{}{STRONG:#}  opened by {} on {}, use since {}  {state}\n",
+        "{STRONG}{}{STRONG:#}  opened by {} on {}, use since {}  {state}\n{unknown}",
         review.id,
         safe(&review.opened_by),
         review.opened_at.strftime("%F"),
@@ -219,6 +220,9 @@ fn used(reviewed: &ReviewedGrant) -> String {
     match reviewed.usage.used {
         None if reviewed.usage.confidence == Confidence::Untold => "the record does not tell".to_owned(),
         None => "never used".to_owned(),
+        Some(used) if reviewed.usage.is_elsewhere() => {
+            format!("used at another replica, last {}", used.last.strftime("%F"))
+        }
         Some(used) => format!("used {} times, last {}", used.count, used.last.strftime("%F")),
     }
 }
@@ -237,7 +241,7 @@ fn page(report: &ReviewReport) -> String {
                 h1 { "Review of what the policy grants" }
                 p {
                     "Opened by " (review.opened_by) " on " (review.opened_at.strftime("%F")) ". Use was counted since "
-                    (review.since.strftime("%F")) ". " (reach(review)) " Answers until "
+                    (review.since.strftime("%F")) ". " (reach(review)) " " (review.unknown().unwrap_or_default()) " Answers until "
                     (review.deadline.strftime("%F")) "."
                 }
                 table {

@@ -401,6 +401,7 @@ pub const SERVER: Section = servers(
         defaulted("isolation", "`\"principal\"` or `\"shared\"`", "\"principal\""),
         optional("pins", "`\"strict\"`, `\"first_use\"` or `\"off\"`"),
         defaulted("idempotent", "list of tools", "[]"),
+        defaulted("intent_required", "list of tools", "[]"),
         defaulted("on_down", "duration", "\"10m\""),
         defaulted("list_refresh_min", "duration", "\"10s\""),
         defaulted("uris", "list of URI prefixes", "[]"),

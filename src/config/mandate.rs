@@ -26,6 +26,8 @@ pub struct TemplateConfig {
     pub agents: Vec<AgentId>,
     /// How long it lasts at the most.
     pub wall_time: Duration,
+    /// It ends sooner where nobody uses it for so long.
+    pub idle_for: Option<Duration>,
     /// What it may use up.
     pub budget: Budget,
     /// Whether its opener may begin without the labels of what went before.
@@ -69,7 +71,7 @@ pub struct AgentBudget {
     pub calls_per_day: Option<u32>,
 }
 
-/// `[breaker]`: when an agent is suspended without anybody asking for it.
+/// `[breaker]`: when an agent, a task or a tool is stopped without anybody asking for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerConfig {
     /// Refused calls within a minute.
@@ -84,6 +86,18 @@ pub struct BreakerConfig {
     pub errors_percent: u32,
     /// How many last calls that are.
     pub errors_of: u32,
+    /// Refused calls within a minute under one mandate and those below it.
+    pub mandate_denials_per_minute: u32,
+    /// Of the last calls under one mandate and those below it, how many in a hundred were errors.
+    pub mandate_errors_percent: u32,
+    /// How many last calls that are.
+    pub mandate_errors_of: u32,
+    /// Of the last calls of one tool, whoever made them, how many in a hundred were errors.
+    pub tool_errors_percent: u32,
+    /// How many last calls that are.
+    pub tool_errors_of: u32,
+    /// For how long a tool is closed then.
+    pub tool_pause: Duration,
 }
 
 impl Default for BreakerConfig {
@@ -95,6 +109,12 @@ impl Default for BreakerConfig {
             learning: Duration::from_secs(86_400),
             errors_percent: 50,
             errors_of: 20,
+            mandate_denials_per_minute: 20,
+            mandate_errors_percent: 50,
+            mandate_errors_of: 20,
+            tool_errors_percent: 50,
+            tool_errors_of: 20,
+            tool_pause: Duration::from_secs(60),
         }
     }
 }

@@ -320,6 +320,8 @@ pub struct ServerConfig {
     pub pins: PinMode,
     /// Tools of which to call them twice is to call them once, by their own names.
     pub idempotent: Vec<String>,
+    /// Tools of which each call has to say what it is for, by their own names; `*` for all.
+    pub intent_required: Vec<String>,
     /// How long its tools stay listed while it is down.
     pub on_down: Duration,
     /// Lists are fetched again at most this often.

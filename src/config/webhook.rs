@@ -16,7 +16,7 @@ pub struct WebhookConfig {
 }
 
 /// Everything that can be told.
-pub const EVENTS: [&str; 7] = [
+pub const EVENTS: [&str; 8] = [
     "approval.requested",
     "agent.suspended",
     "server.suspended",
@@ -24,4 +24,5 @@ pub const EVENTS: [&str; 7] = [
     "break_glass.opened",
     "break_glass.used",
     "access.requested",
+    "breaker.tripped",
 ];

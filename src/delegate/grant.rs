@@ -15,6 +15,7 @@ use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ReplicaId, R
 use crate::outcome::{Refusal, Stop};
 use crate::policy::condition::PRESENT;
 use crate::policy::{Permit, Situation};
+use crate::record::declared::Declared;
 use crate::record::event::{ChargeNote, ConditionValue, CredentialNote, LabelNote, Operation};
 use crate::record::hidden::{Hidden, REDACTED};
 use crate::record::mandated::OwnerFacts;
@@ -35,13 +36,15 @@ pub struct Leg {
     pub version: Version,
     /// The replica that handed it on.
     pub via: Option<ReplicaId>,
+    /// What its client says that it is for.
+    pub declared: Option<Arc<Declared>>,
 }
 
 impl Leg {
     /// The first request of a call.
     #[must_use]
     pub fn new(method: &str, version: Version) -> Self {
-        Self { call: CallId::new(), leg: LegId::new(), method: method.to_owned(), version, via: None }
+        Self { call: CallId::new(), leg: LegId::new(), method: method.to_owned(), version, via: None, declared: None }
     }
 
     /// The same request, handed on by that replica.
@@ -269,13 +272,7 @@ impl Evidence for Grant {
     }
 
     fn intent(&self) -> Intent<'_> {
-        let permit = self.0.cleared.permit();
-        let mut attempt = attempt(permit.caller(), &self.0.leg, Some(permit.target()), None);
-        attempt.revision = Some(permit.revision());
-        attempt.mandate = self.0.cleared.mandate().map(Held::facts);
-        attempt.owners.agent = self.0.cleared.agent_owner();
         Intent {
-            attempt,
             rule: Some(&self.0.rules),
             credential: CredentialNote {
                 kind: self.0.credential.facts.kind.as_str(),
@@ -288,14 +285,7 @@ impl Evidence for Grant {
             arguments: self.0.arguments.as_ref().map(|arguments| arguments.as_bytes().as_ref()),
             values: &self.0.values,
             approval: self.approval().map(|used| used.kept.id.as_str()),
-            labels: self.0.cleared.labels().map(|labels| LabelNote {
-                before: labels.before().names().collect(),
-                after: labels.after().names().collect(),
-                tool: labels.labelled().names().collect(),
-                stores: labels.labelled().written().collect(),
-                observed: labels.observed(),
-                asked: labels.asked().iter().flat_map(|asked| asked.rules.iter().map(AsRef::as_ref)).collect(),
-            }),
+            ..intended(&self.0.cleared, &self.0.leg)
         }
     }
 
@@ -305,6 +295,32 @@ impl Evidence for Grant {
 
     fn server(&self) -> Option<&ServerId> {
         Some(self.target().server_id())
+    }
+}
+
+/// What the record says of whatever was cleared: who asked for what, and what it does to labels. It presents nothing.
+#[must_use]
+pub fn intended<'a>(cleared: &'a Cleared, leg: &'a Leg) -> Intent<'a> {
+    let permit = cleared.permit();
+    let mut attempt = attempt(permit.caller(), leg, Some(permit.target()), None);
+    attempt.revision = Some(permit.revision());
+    attempt.mandate = cleared.mandate().map(Held::facts);
+    attempt.owners.agent = cleared.agent_owner();
+    Intent {
+        attempt,
+        rule: permit.rules().first().map(AsRef::as_ref),
+        credential: CredentialNote { kind: "none", ..CredentialNote::default() },
+        arguments: None,
+        values: &[],
+        approval: None,
+        labels: cleared.labels().map(|labels| LabelNote {
+            before: labels.before().names().collect(),
+            after: labels.after().names().collect(),
+            tool: labels.labelled().names().collect(),
+            stores: labels.labelled().written().collect(),
+            observed: labels.observed(),
+            asked: labels.asked().iter().flat_map(|asked| asked.rules.iter().map(AsRef::as_ref)).collect(),
+        }),
     }
 }
 
@@ -325,6 +341,7 @@ pub fn attempt<'a>(caller: &'a Caller, leg: &'a Leg, target: Option<&'a Target>,
         },
         via: leg.via,
         mandate: None,
+        declared: leg.declared.as_deref(),
         owners: OwnerFacts { agent: None, server: target.map(|target| target.server().owner.as_str()) },
         revision: None,
         epoch: caller.epoch(),

@@ -46,7 +46,7 @@ pub mod vault;
 mod wanted;
 
 pub use fixed::{CredentialHeader, SecretStatus};
-pub use grant::{Grant, Leg, Recheck, attempt};
+pub use grant::{Grant, Leg, Recheck, attempt, intended};
 pub use handed::Handed;
 pub use issued::Ends;
 pub use key::server_revision;

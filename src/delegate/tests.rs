@@ -127,6 +127,7 @@ fn server(credential: CredentialConfig) -> ServerConfig {
         elicit_url_hosts: Vec::new(),
         redact: Vec::new(),
         idempotent: Vec::new(),
+        intent_required: Vec::new(),
     }
 }
 

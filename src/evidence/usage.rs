@@ -65,6 +65,8 @@ pub enum Confidence {
     Exact,
     /// The record names acts that the rule covers, under an earlier policy; another rule may have allowed them.
     ByObject,
+    /// Another replica told that it was used; how often is on its record.
+    Elsewhere,
     /// The record does not tell: it never says which rule let a server ask something, or not all of it fitted.
     Untold,
 }
@@ -180,6 +182,12 @@ impl Usage {
 }
 
 impl GrantUse {
+    /// Whether all that is known of its use is what another replica told.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        self.confidence == Confidence::Elsewhere
+    }
+
     /// Whether nobody has used it, as far as that can be known.
     #[must_use]
     pub fn is_unused(&self) -> bool {

@@ -281,7 +281,7 @@ impl Pipeline for Gateway {
 
     async fn fallen(self: Arc<Self>, caller: Caller) {
         let mut decisions = self.decisions();
-        while self.still_trusted(&caller).is_ok() {
+        while !self.is_cut_off(&caller) {
             // The sender lives as long as we do.
             if decisions.changed().await.is_err() {
                 return;

@@ -77,7 +77,9 @@ fn left(written: &Arc<Config>, barred: &Barred) -> Arc<Config> {
     }
     let mut config = Config::clone(written);
     let of_gone = |owner: &String| barred.owners.contains(owner) && !inversion::is_off(Control::ServerOwner);
-    let is_barred = |server: &ServerId| barred.servers.contains(server) || barred.stopped.servers.contains(server);
+    let is_stopped =
+        |server: &ServerId| barred.stopped.servers.contains(server) && !inversion::is_off(Control::ServerOwner);
+    let is_barred = |server: &ServerId| barred.servers.contains(server) || is_stopped(server);
     config.servers.retain(|server| !is_barred(&server.id) && !of_gone(&server.owner));
     for (id, agent) in &mut config.agents {
         // What is decided while the gateway runs never lets an agent act that the files stop.

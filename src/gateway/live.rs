@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Live, Snapshot, arguments_of};
+use super::{Gateway, Live, Snapshot, arguments_of};
 use crate::config::{PinMode, ServerConfig};
 use crate::delegate::{Recheck, server_revision};
 use crate::guard::mandate::Held;
@@ -44,6 +44,14 @@ impl Live {
         still_stands(&now.config, permit.caller())?;
         let server = now.config.server(permit.target().server_id());
         server.map(|_| ()).ok_or_else(|| Refusal::new(Reason::TargetUnknown))
+    }
+}
+
+impl Gateway {
+    /// Whether what somebody listens to has to end: their access was taken back.
+    #[must_use]
+    pub fn is_cut_off(&self, caller: &Caller) -> bool {
+        self.still_trusted(caller).is_err() && !inversion::is_off(Control::Continuous)
     }
 }
 

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Gateway;
 use super::ask::Meant;
+use super::idle;
 use crate::delegate::TakenBack;
 use crate::guard::approval::Token;
-use crate::guard::mandate::{CLOCK, Completion, Held, Opening};
+use crate::guard::mandate::{CLOCK, Completion, Held, Looked, Opening};
 pub use crate::guard::mandate::{Mandate, Wish};
 use crate::guard::{Left, Party};
 use crate::identity::revoked::{Revocation, RevocationTarget};
@@ -84,7 +85,12 @@ impl Gateway {
         let held = held.filter(|held| held.mandate().holder == caller.principal().0);
         let held = held.ok_or_else(|| Refusal::new(Reason::MandateUnknown))?;
         self.live.not_revoked(&held)?;
-        Ok(Some(held))
+        if !self.ended_idle(&held).await? {
+            return Ok(Some(held));
+        }
+        // As it is now: whoever may do something with what is over still may.
+        let held = self.guard.mandates().find(id, self.revocation_epoch()).await?;
+        held.map(Some).ok_or_else(|| Refusal::new(Reason::MandateUnknown).into())
     }
 
     /// What the holder of a mandate sends with each call.
@@ -214,9 +220,16 @@ impl Gateway {
     /// # Errors
     /// `mandate_unknown`, `mandate_ended` where it was over, `store_unavailable`, `record_unavailable`.
     pub async fn complete_mandate(&self, id: &MandateId, by: &str) -> Result<MandateStatus, Stop> {
+        self.end_mandate(id, by, "").await
+    }
+
+    /// The same, and says why.
+    pub(super) async fn end_mandate(&self, id: &MandateId, by: &str, note: &str) -> Result<MandateStatus, Stop> {
         // What a store acknowledges that went back is not kept.
         self.standing.believed()?;
         let known = self.revocation_epoch();
+        // What it holds is taken back here, and told of, and not by whoever looks for what is over.
+        let _ending = self.guard.mandates().ending(id);
         let epoch = match self.guard.mandates().complete(id, by).await? {
             Completion::Done(epoch) => Some(epoch),
             Completion::Untold => None,
@@ -233,7 +246,8 @@ impl Gateway {
         let mut status = self.mandate_status(id).await?;
         // With those that other replicas hold: they take them back as soon as they hear of it.
         status.upstreams = self.delegate.take_back(&RevocationTarget::Mandate(id.clone())).await?;
-        let note = MandateNote { actor: by, epoch: Some(epoch), ..noted("completed", &status.mandate, &status.calls) };
+        let told = noted("completed", &status.mandate, &status.calls);
+        let note = MandateNote { actor: by, note, epoch: Some(epoch), ..told };
         self.journal.mandated(&note).await?;
         // Whoever could not come to here completes it again, and it goes on from there.
         if let Err(failure) = self.guard.approvals().withdraw_ended().await {
@@ -271,6 +285,9 @@ impl Gateway {
     /// Takes back the credentials of mandates that are over, wherever and however they ended.
     pub(super) async fn drop_ended_mandates(&self) {
         for path in self.delegate.mandates_held() {
+            if path.split('/').any(|id| self.guard.mandates().is_being_ended(id)) {
+                continue;
+            }
             let Some(id) = path.rsplit('/').next().and_then(|id| MandateId::new(id).ok()) else { continue };
             let now_us = self.standing.now_us();
             match self.guard.mandates().find(&id, self.revocation_epoch()).await {
@@ -287,7 +304,8 @@ impl Gateway {
 
     /// Tells of mandates that are over and of which nobody told, one page of them; answers where to go on.
     pub(super) async fn tell_of_ended(&self, after: Option<&str>) -> Result<Option<String>, Failure> {
-        let (untold, next) = self.guard.mandates().untold(after).await?;
+        let Looked { untold, may_be_idle, next } = self.guard.mandates().untold(after).await?;
+        self.end_what_is_idle(may_be_idle).await?;
         if untold.is_empty() {
             return Ok(next);
         }
@@ -313,11 +331,12 @@ impl Gateway {
     async fn tell_of_end(&self, mandate: &Mandate, epoch: Option<RevocationEpoch>) -> Result<(), Failure> {
         let calls = self.guard.by_server(mandate).await?;
         let epoch = Some(epoch.unwrap_or_else(|| self.revocation_epoch()));
-        let (event, actor) = match &mandate.ended {
-            Some(ended) if !ended.is_by_the_clock() => ("completed", ended.by.as_str()),
-            _ => ("expired", CLOCK),
+        let (event, actor, note) = match &mandate.ended {
+            Some(ended) if ended.is_by_disuse() => ("expired", CLOCK, idle::UNUSED),
+            Some(ended) if !ended.is_by_the_clock() => ("completed", ended.by.as_str(), ""),
+            _ => ("expired", CLOCK, ""),
         };
-        self.journal.mandated(&MandateNote { actor, epoch, ..noted(event, mandate, &calls) }).await?;
+        self.journal.mandated(&MandateNote { actor, note, epoch, ..noted(event, mandate, &calls) }).await?;
         self.guard.mandates().tell(&mandate.id).await
     }
 
@@ -386,6 +405,9 @@ pub async fn follow_mandates(gateway: Arc<Gateway>) {
         };
         gateway.drop_ended_mandates().await;
         if is_time {
+            if let Err(failure) = gateway.guard().mandates().tell_uses().await {
+                tracing::debug!(%failure, "that mandates are used is told later");
+            }
             after = match gateway.tell_of_ended(after.as_deref()).await {
                 Ok(next) => next,
                 Err(failure) => {
@@ -404,7 +426,7 @@ fn actor(by: &Caller) -> String {
     persona.user.as_ref().map_or_else(agent, ToString::to_string)
 }
 
-fn noted<'a>(event: &'static str, mandate: &'a Mandate, calls: &'a [(String, i64)]) -> MandateNote<'a> {
+pub(super) fn noted<'a>(event: &'static str, mandate: &'a Mandate, calls: &'a [(String, i64)]) -> MandateNote<'a> {
     MandateNote {
         event,
         mandate: mandate.facts(),
@@ -413,6 +435,7 @@ fn noted<'a>(event: &'static str, mandate: &'a Mandate, calls: &'a [(String, i64
         subject: mandate.subject.as_deref(),
         ends_at: mandate.ends_us.div_euclid(1_000_000),
         calls,
+        note: "",
         epoch: None,
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::Gateway;
 use super::mandates::follow_mandates;
+use super::uses::follow_uses;
 use crate::delegate::Handed;
 use crate::ids::MandateId;
 use crate::limit;
@@ -38,7 +39,7 @@ impl Gateway {
 
 /// Looks after what ends with something else, without anybody ordering it here.
 pub async fn follow_what_ends(gateway: Arc<Gateway>) {
-    tokio::join!(follow_mandates(Arc::clone(&gateway)), follow_processes(gateway));
+    tokio::join!(follow_mandates(Arc::clone(&gateway)), follow_uses(Arc::clone(&gateway)), follow_processes(gateway));
 }
 
 async fn follow_processes(gateway: Arc<Gateway>) {

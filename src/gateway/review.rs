@@ -43,6 +43,12 @@ pub struct Review {
     /// Acts and rules that it names and that did not fit into what was counted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub not_kept: u64,
+    /// Since when replicas that have the store in common tell each other what they use; nothing where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others_known_since: Option<Timestamp>,
+    /// Replicas that lived when it was opened and did not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent_replicas: Vec<String>,
     /// Until when grants can be attested; what is not ends then.
     pub deadline: Timestamp,
     /// The policy whose grants it has.
@@ -109,6 +115,21 @@ pub enum Which {
 }
 
 impl Review {
+    /// What is not known of the use at other replicas, in sentences for whoever decides by it; nothing where all is.
+    #[must_use]
+    pub fn unknown(&self) -> Option<String> {
+        let since = self.others_known_since.filter(|known| *known > self.since).map(|known| {
+            let known = known.strftime("%F %T");
+            format!("What other replicas used before {known} is not known: it looks unused here.")
+        });
+        let silent = (!self.silent_replicas.is_empty()).then(|| {
+            let names = self.silent_replicas.join(", ");
+            format!("What these replicas use is not known at all: {names}.")
+        });
+        let all: Vec<String> = since.into_iter().chain(silent).collect();
+        (!all.is_empty()).then(|| all.join(" "))
+    }
+
     /// From when on nobody needs to be told of it any more.
     fn gone_us(&self) -> Option<i64> {
         let kept = i64::try_from(limit::REVIEW_KEPT.as_micros()).unwrap_or(i64::MAX);
@@ -155,6 +176,8 @@ impl Gateway {
     pub async fn open_review(&self, actor: &str, since: Timestamp, deadline: Timestamp) -> Result<Review, Stop> {
         let (at, policy) = (self.store_now().await?, Arc::clone(&self.snapshot().policy));
         let (oldest_record, not_kept, grants) = self.grants_since(&policy, since, at).await?;
+        let told = self.uses_told().await?.unwrap_or_default();
+        let grants = told.added_to(grants, since);
         let review = Review {
             id: ulid::Ulid::generate().to_string().to_ascii_lowercase(),
             opened_by: actor.to_owned(),
@@ -162,6 +185,8 @@ impl Gateway {
             since,
             oldest_record,
             not_kept,
+            others_known_since: told.since,
+            silent_replicas: told.silent.iter().map(ToString::to_string).collect(),
             deadline,
             revision: policy.revision(),
             closed: None,

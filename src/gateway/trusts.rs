@@ -47,6 +47,7 @@ fn is_wider_server(before: &ServerConfig, after: &ServerConfig) -> bool {
         isolation,
         pins,
         idempotent,
+        intent_required,
         // How long it is waited for, and how much is asked of it at once.
         on_down: _,
         list_refresh_min: _,
@@ -74,6 +75,7 @@ fn is_wider_server(before: &ServerConfig, after: &ServerConfig) -> bool {
         || (list_as, isolation) != (&before.list_as, &before.isolation)
         || before.pins < *pins
         || grew(&before.idempotent, idempotent)
+        || grew(intent_required, &before.intent_required)
         || grew(&before.forward_headers, forward_headers)
         || grew(&before.elicit_url_hosts, elicit_url_hosts)
         // What somebody wanted left out of the record would be on it.
@@ -214,7 +216,7 @@ mod tests {
     #[test]
     fn every_field_of_a_server_that_gives_more_widens_and_what_takes_away_is_a_brake() {
         let (plain, list) = (one(|_| ()), || vec!["x".to_owned()]);
-        let wider: [(&str, Config); 7] = [
+        let wider: [(&str, Config); 8] = [
             ("a server", plain.clone()),
             ("an address", one(|server| server.uris = list())),
             ("a header", one(|server| server.forward_headers = list())),
@@ -222,14 +224,17 @@ mod tests {
             ("a second try", one(|server| server.idempotent = list())),
             ("who knows of it", one(|server| server.discoverable = true)),
             ("a later answer", plain.clone()),
+            ("a call that says nothing", plain.clone()),
         ];
         let redacting = one(|server| server.redact = vec![RedactedPath::parse("git/push:token").unwrap()]);
         assert!(trusts_more(&redacting, &plain) && !trusts_more(&plain, &redacting), "what is left out of the record");
+        let asks = one(|server| server.intent_required = list());
         let review = one(|server| server.review = Some(jiff::civil::date(2030, 1, 1)));
         for (what, wider) in wider {
             let narrow = match what {
                 "a server" => &config(),
                 "a later answer" => &review,
+                "a call that says nothing" => &asks,
                 _ => &plain,
             };
             assert!(trusts_more(narrow, &wider), "{what}");

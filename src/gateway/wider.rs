@@ -4,7 +4,8 @@
 //! Refuses to know rules, which are compared by the policy. Invariant: a field that this does not know widens.
 
 use crate::config::{
-    AgentClient, AgentConfig, AgentState, ApiKeyConfig, BreakGlassConfig, Budget, Config, MandateNeed, TemplateConfig,
+    AgentClient, AgentConfig, AgentState, ApiKeyConfig, BreakGlassConfig, BreakerConfig, Budget, Config, MandateNeed,
+    TemplateConfig,
 };
 
 /// Whether some agent may do more, or is stopped later.
@@ -115,6 +116,7 @@ fn is_wider_template(before: &TemplateConfig, after: &TemplateConfig) -> bool {
         environments,
         agents,
         wall_time,
+        idle_for,
         budget,
         may_isolate,
         purpose_required,
@@ -126,6 +128,7 @@ fn is_wider_template(before: &TemplateConfig, after: &TemplateConfig) -> bool {
         || environments.iter().any(|environment| !before.environments.contains(environment))
         || agents.iter().any(|agent| !before.agents.contains(agent))
         || *wall_time > before.wall_time
+        || grew(before.idle_for, *idle_for)
         || grew(before.budget.calls, calls)
         || grew(before.budget.calls_per_minute, calls_per_minute)
         || grew(before.budget.bytes, bytes)
@@ -133,16 +136,36 @@ fn is_wider_template(before: &TemplateConfig, after: &TemplateConfig) -> bool {
         || (before.purpose_required && !*purpose_required)
 }
 
-/// Whether an agent is stopped later than it was.
+/// Whether an agent, a task or a tool is stopped later than it was.
 fn is_later(before: &Config, after: &Config) -> bool {
-    let (old, new) = (before.breaker, after.breaker);
+    let old = before.breaker;
+    let BreakerConfig {
+        denials_per_minute,
+        new_tools,
+        new_tools_within,
+        learning,
+        errors_percent,
+        errors_of,
+        mandate_denials_per_minute,
+        mandate_errors_percent,
+        mandate_errors_of,
+        tool_errors_percent,
+        tool_errors_of,
+        tool_pause,
+    } = after.breaker;
     after.attest_every > before.attest_every
-        || new.denials_per_minute > old.denials_per_minute
-        || new.new_tools > old.new_tools
-        || new.new_tools_within < old.new_tools_within
-        || new.learning > old.learning
-        || new.errors_percent > old.errors_percent
-        || new.errors_of > old.errors_of
+        || denials_per_minute > old.denials_per_minute
+        || new_tools > old.new_tools
+        || new_tools_within < old.new_tools_within
+        || learning > old.learning
+        || errors_percent > old.errors_percent
+        || errors_of > old.errors_of
+        || mandate_denials_per_minute > old.mandate_denials_per_minute
+        || mandate_errors_percent > old.mandate_errors_percent
+        || mandate_errors_of > old.mandate_errors_of
+        || tool_errors_percent > old.tool_errors_percent
+        || tool_errors_of > old.tool_errors_of
+        || tool_pause < old.tool_pause
 }
 
 /// Whether a bound was raised or is gone.
@@ -178,6 +201,7 @@ mod tests {
             environments: vec![Environment::new("development").unwrap()],
             agents: vec![AgentId::new("bot").unwrap()],
             wall_time: Duration::from_secs(60),
+            idle_for: Some(Duration::from_secs(60)),
             budget: Budget { calls: Some(5), calls_per_minute: Some(5), bytes: Some(5) },
             may_isolate: false,
             purpose_required: true,
@@ -197,7 +221,7 @@ mod tests {
     fn every_field_of_a_template_that_grows_widens_and_the_same_taken_back_does_not() {
         let narrow = with(template());
         let budget = template().budget;
-        let changes: [(&str, TemplateConfig); 13] = [
+        let changes: [(&str, TemplateConfig); 15] = [
             ("a tool", TemplateConfig { tools: vec![placed("git/push"), placed("*/*")], ..template() }),
             ("a condition", TemplateConfig { conditions: Vec::new(), ..template() }),
             (
@@ -215,6 +239,8 @@ mod tests {
                 },
             ),
             ("its time", TemplateConfig { wall_time: Duration::from_secs(61), ..template() }),
+            ("its rest", TemplateConfig { idle_for: Some(Duration::from_secs(61)), ..template() }),
+            ("any rest", TemplateConfig { idle_for: None, ..template() }),
             ("calls", TemplateConfig { budget: Budget { calls: Some(6), ..budget }, ..template() }),
             ("all calls", TemplateConfig { budget: Budget { calls: None, ..budget }, ..template() }),
             ("a rate", TemplateConfig { budget: Budget { calls_per_minute: Some(6), ..budget }, ..template() }),
@@ -334,6 +360,18 @@ mod tests {
         let mut wide = config();
         wide.breaker.learning += Duration::from_secs(1);
         check("learning", &narrow, &wide);
+        let mut wide = config();
+        wide.breaker.mandate_denials_per_minute += 1;
+        check("denials of a task", &narrow, &wide);
+        let mut wide = config();
+        wide.breaker.mandate_errors_of += 1;
+        check("errors of a task", &narrow, &wide);
+        let mut wide = config();
+        wide.breaker.tool_errors_percent += 1;
+        check("errors of a tool", &narrow, &wide);
+        let mut wide = config();
+        wide.breaker.tool_pause = Duration::from_secs(1);
+        check("how long a tool is closed", &narrow, &wide);
         let mut wide = config();
         wide.attest_every += Duration::from_secs(1);
         check("attestations", &narrow, &wide);

@@ -1,22 +1,37 @@
-//! The breaker: an agent that is refused, tries new things or fails too often is stopped before a person looks.
+//! The breaker: what is refused, tries new things or fails too often is stopped before a person looks.
 //!
-//! Decides when that is. Refuses to know how an agent is stopped. Counts are kept in memory, by each replica for itself:
-//! an agent that goes to several gets that much further. Only which tools an agent has called is kept in the store, so
-//! that a restart makes nothing new. Invariant: nobody waits for it; what trips it once begins anew.
+//! Decides when that is, of agents, of tasks and of tools. Refuses to know how any of them is stopped. Counts are kept in
+//! memory, by each replica for itself: an agent that goes to several gets that much further. Only which tools an agent
+//! has called is kept in the store, so that a restart makes nothing new. Invariant: nobody waits for it; what trips it
+//! once begins anew.
 //!
 //! Who is watched: an agent that acts on its own, as such. An assistant that people use is watched for each person, and
 //! stopped for that person alone: one turned conversation must not stop everybody else. What an assistant calls for the
-//! first time is not counted, because people try things.
+//! first time is not counted, because people try things. A task is watched with all that is below it, whichever agents
+//! work on it; what it may call was written down before it began, so that nothing is new to it. Tools: see [`tool`].
+
+mod ends;
+mod places;
+mod tool;
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use ends::End;
+use ends::{Ends, share};
+use places::Places;
+pub use tool::Closed;
+use tool::Tools;
+
+use super::mandate::Held;
+use crate::catalog::Target;
 use crate::config::{AgentKind, BreakerConfig, Config};
 use crate::identity::Persona;
-use crate::ids::{AgentId, ServerId, Subject};
+use crate::ids::{Action as Act, AgentId, MandateId, ServerId, Subject};
 use crate::limit;
-use crate::outcome::{Failure, Outcome, Reason, says_error};
+use crate::outcome::{Failure, Reason, Refusal};
 use crate::shelf::{Action, Change, Expect, Section, Shelf, Tell};
 
 /// The tools that agents were seen to call.
@@ -33,12 +48,12 @@ pub struct Watched {
     pub subject: Option<Subject>,
 }
 
-/// What happened to one of them.
+/// What happened to one of them, or under one mandate.
 #[derive(Debug, Default)]
 struct Circuit {
     denials: VecDeque<Instant>,
     /// Of each of the last calls, the server as a number, and whether it was an error.
-    ends: VecDeque<(u64, bool)>,
+    ends: Ends,
     fresh: VecDeque<Instant>,
     /// The tools that it has called; nothing until the store was asked.
     seen: Option<HashSet<String>>,
@@ -46,11 +61,14 @@ struct Circuit {
     since_us: i64,
 }
 
-/// What happens to agents.
+/// What happens to agents, under mandates, and with tools.
 #[derive(Debug)]
 pub struct Breaker {
     shelf: Arc<dyn Shelf>,
-    circuits: moka::sync::Cache<Watched, Arc<Mutex<Circuit>>>,
+    circuits: Places<Circuit>,
+    mandates: Places<Circuit>,
+    tools: Tools,
+    numbers: RandomState,
 }
 
 impl Watched {
@@ -74,50 +92,98 @@ fn is_alone(agent: &AgentId, config: &Config) -> bool {
     config.agents.get(agent).is_some_and(|agent| agent.kind == AgentKind::Autonomous)
 }
 
-/// Whoever comes last is watched, whatever others have filled.
-fn circuits(watched_max: u64) -> moka::sync::Cache<Watched, Arc<Mutex<Circuit>>> {
-    moka::sync::Cache::builder().eviction_policy(moka::policy::EvictionPolicy::lru()).max_capacity(watched_max).build()
-}
-
 impl Breaker {
     pub(super) fn new(shelf: Arc<dyn Shelf>) -> Self {
-        Self { shelf, circuits: circuits(limit::BREAKER_WATCHED_MAX) }
+        Self {
+            shelf,
+            circuits: Places::new(limit::BREAKER_WATCHED_MAX),
+            mandates: Places::new(limit::BREAKER_WATCHED_MAX),
+            tools: Tools::new(),
+            numbers: RandomState::new(),
+        }
     }
 
     /// A call was refused; answers why that was once too often.
     #[must_use]
     pub fn refused(&self, who: &Watched, reason: Reason, config: &BreakerConfig) -> Option<String> {
+        let number = || self.numbers.hash_one(who);
+        is_denial(reason).then(|| denied(&self.circuits, number(), config.denials_per_minute)).flatten()
+    }
+
+    /// The same of a task: which one was refused too often, and why; the outermost, where several were.
+    #[must_use]
+    pub fn refused_under<'a>(
+        &self,
+        held: &'a Held,
+        reason: Reason,
+        config: &BreakerConfig,
+    ) -> Option<(&'a MandateId, String)> {
         if !is_denial(reason) {
             return None;
         }
-        self.with(who, |circuit| {
-            let count = counted(&mut circuit.denials, MINUTE, Instant::now());
-            (count >= config.denials_per_minute).then(|| format!("{count} calls were refused within a minute"))
+        let count =
+            |id: &MandateId| denied(&self.mandates, self.numbers.hash_one(id), config.mandate_denials_per_minute);
+        outermost(held, count)
+    }
+
+    /// A call is over; answers why that was one error too many. That one server answers with errors says more about that
+    /// server, as long as others do not.
+    #[must_use]
+    pub fn ended(&self, who: &Watched, server: &ServerId, end: End, config: &BreakerConfig) -> Option<String> {
+        let of = (config.errors_percent, config.errors_of);
+        failed(&self.circuits, self.numbers.hash_one(who), self.numbers.hash_one(server), end, of)
+    }
+
+    /// The same of a task: which one has failed too often, and why; the outermost, where several have.
+    #[must_use]
+    pub fn ended_under<'a>(
+        &self,
+        held: &'a Held,
+        server: &ServerId,
+        end: End,
+        config: &BreakerConfig,
+    ) -> Option<(&'a MandateId, String)> {
+        let (server, of) = (self.numbers.hash_one(server), (config.mandate_errors_percent, config.mandate_errors_of));
+        outermost(held, |id: &MandateId| failed(&self.mandates, self.numbers.hash_one(id), server, end, of))
+    }
+
+    /// A call of a tool is over; answers where that closes it. That it was called wrongly says nothing about it.
+    #[must_use]
+    pub fn tool_ended(&self, target: &Target, persona: &Persona, end: End, config: &BreakerConfig) -> Option<Closed> {
+        if *target.action() != Act::Call || end == End::Misused {
+            return None;
+        }
+        // One person is one caller, whichever agents they use.
+        let caller = || match (&persona.user, &persona.agent) {
+            (Some(user), _) => self.numbers.hash_one(user),
+            (None, Some(agent)) => self.numbers.hash_one(&agent.id),
+            (None, None) => self.numbers.hash_one(&persona.client),
+        };
+        self.tools.ended(|| self.tool(target), caller, end.is_error(), config)
+    }
+
+    /// Whether a tool is called at all just now.
+    ///
+    /// # Errors
+    /// `tool_suspended`.
+    pub fn admits(&self, target: &Target) -> Result<(), Refusal> {
+        let closed = self.tools.closed(|| self.tool(target)).filter(|_| *target.action() == Act::Call);
+        closed.map_or(Ok(()), |left| {
+            let seconds = left.as_secs().saturating_add(1);
+            let hint = format!("too many of its calls have failed, whoever made them; try again in {seconds} seconds");
+            Err(Refusal::new(Reason::ToolSuspended).hint(hint))
         })
     }
 
-    /// A call is over; answers why that was one error too many. That a server could not be reached says nothing about who
-    /// called it; and that one server answers with errors says more about that server, as long as others do not.
+    fn tool(&self, target: &Target) -> u64 {
+        self.numbers.hash_one((target.server_id(), target.name()))
+    }
+
+    /// Whether an agent is known to have called a tool. Asks nobody.
     #[must_use]
-    pub fn ended(&self, who: &Watched, server: &ServerId, outcome: &Outcome, config: &BreakerConfig) -> Option<String> {
-        let is_error = match outcome {
-            Outcome::Complete(result) => says_error(result),
-            Outcome::Error(_) => true,
-            Outcome::Failed(failure) if is_its_servers(failure.reason) => true,
-            Outcome::InputRequired { .. } | Outcome::Task(_) | Outcome::Refused(_) | Outcome::Failed(_) => return None,
-        };
-        self.with(who, |circuit| {
-            circuit.ends.push_back((number(server), is_error));
-            let of = usize::try_from(config.errors_of).unwrap_or(usize::MAX);
-            while circuit.ends.len() > of {
-                circuit.ends.pop_front();
-            }
-            let full = circuit.ends.len() == of;
-            let percent = usize::try_from(config.errors_percent).unwrap_or(usize::MAX);
-            let errors = circuit.ends.iter().filter(|(_, error)| *error).count();
-            (full && are_its_own(&circuit.ends, percent.saturating_mul(of).div_ceil(100)))
-                .then(|| format!("{errors} of the last {of} calls were errors"))
-        })
+    pub fn has_called(&self, who: &Watched, tool: &str) -> bool {
+        let seen = |circuit: &mut Circuit| circuit.seen.as_ref().is_some_and(|seen| seen.contains(tool));
+        self.circuits.with(self.numbers.hash_one(who), seen)
     }
 
     /// A tool was called; answers why that was one new tool too many. Only agents that act on their own are asked about.
@@ -128,26 +194,26 @@ impl Breaker {
         if who.subject.is_some() {
             return Ok(None);
         }
-        let known = self.circuit(who);
-        let is_known = lock(&known).seen.as_ref().map(|seen| seen.contains(tool));
+        let number = self.numbers.hash_one(who);
+        let is_known = self.circuits.with(number, |circuit| circuit.seen.as_ref().map(|seen| seen.contains(tool)));
         if is_known == Some(true) {
             return Ok(None);
         }
         if is_known.is_none() {
             let (seen, since_us) = self.remembered(&who.agent).await?;
-            let mut circuit = lock(&known);
-            circuit.since_us = since_us;
-            circuit.seen.get_or_insert(seen);
+            self.circuits.with(number, |circuit| {
+                circuit.since_us = since_us;
+                circuit.seen.get_or_insert(seen);
+            });
         }
-        let (fresh, fits, learning) = {
-            let mut circuit = lock(&known);
+        let (fresh, fits, learning) = self.circuits.with(number, |circuit| {
             let fits = circuit.seen.as_ref().is_some_and(|seen| seen.len() < limit::TOOLS_SEEN_PER_AGENT_MAX);
             // Whoever has called so many tools goes on with new ones; those are not remembered.
             let fresh = !fits || circuit.seen.as_mut().is_some_and(|seen| seen.insert(tool.to_owned()));
             let learnt = i64::try_from(config.learning.as_micros()).unwrap_or(i64::MAX);
             let now_us = jiff::Timestamp::now().as_microsecond();
             (fresh, fits, circuit.since_us.saturating_add(learnt) > now_us)
-        };
+        });
         if !fresh {
             return Ok(None);
         }
@@ -157,7 +223,7 @@ impl Breaker {
         if learning {
             return Ok(None);
         }
-        Ok(self.with(who, |circuit| {
+        Ok(tripping(&self.circuits, number, |circuit| {
             let count = counted(&mut circuit.fresh, config.new_tools_within, Instant::now());
             let within = config.new_tools_within.as_secs();
             (count >= config.new_tools)
@@ -194,54 +260,57 @@ impl Breaker {
         }
         Ok(())
     }
+}
 
-    fn circuit(&self, who: &Watched) -> Arc<Mutex<Circuit>> {
-        self.circuits.get_with_by_ref(who, Arc::default)
-    }
-
-    /// Counts something; whoever trips begins anew, with what was seen.
-    fn with(&self, who: &Watched, count: impl FnOnce(&mut Circuit) -> Option<String>) -> Option<String> {
-        let known = self.circuit(who);
-        let mut circuit = lock(&known);
-        let tripped = count(&mut circuit);
+/// Counts something; what trips begins anew, with what was seen.
+fn tripping(
+    circuits: &Places<Circuit>,
+    number: u64,
+    count: impl FnOnce(&mut Circuit) -> Option<String>,
+) -> Option<String> {
+    circuits.with(number, |circuit| {
+        let tripped = count(circuit);
         if tripped.is_some() {
             circuit.denials.clear();
             circuit.ends.clear();
             circuit.fresh.clear();
         }
         tripped
-    }
+    })
 }
 
-fn lock(circuit: &Mutex<Circuit>) -> std::sync::MutexGuard<'_, Circuit> {
-    circuit.lock().unwrap_or_else(PoisonError::into_inner)
+/// One more refusal within a minute.
+fn denied(circuits: &Places<Circuit>, number: u64, most: u32) -> Option<String> {
+    tripping(circuits, number, |circuit| {
+        let count = counted(&mut circuit.denials, MINUTE, Instant::now());
+        (count >= most).then(|| format!("{count} calls were refused within a minute"))
+    })
 }
 
-/// A server among those that one agent calls.
-fn number(server: &ServerId) -> u64 {
-    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-    let mut hasher = DefaultHasher::new();
-    server.hash(&mut hasher);
-    hasher.finish()
+/// One more end, of a call to that server.
+fn failed(circuits: &Places<Circuit>, number: u64, server: u64, end: End, (percent, of): (u32, u32)) -> Option<String> {
+    let of = usize::try_from(of).unwrap_or(usize::MAX);
+    tripping(circuits, number, |circuit| {
+        circuit.ends.push(server, end.is_error(), of);
+        let (errors, errors_min) = (circuit.ends.errors(), share(percent, of));
+        (errors >= errors_min && circuit.ends.is_full(of) && are_its_own(&circuit.ends, errors_min))
+            .then(|| format!("{errors} of the last {of} calls were errors"))
+    })
+}
+
+/// Counts for every mandate that counts; the outermost of those that trip is what is told, because what is below it ends
+/// with it.
+fn outermost<'a>(held: &'a Held, count: impl Fn(&MandateId) -> Option<String>) -> Option<(&'a MandateId, String)> {
+    let trips = held.all().filter_map(|mandate| Some((&mandate.id, count(&mandate.id)?)));
+    trips.fold(None, |first, trip| first.or(Some(trip)))
 }
 
 /// Whether there are so many errors that they say something about whoever called: where several servers were called, at
 /// most half of them count from any one. A server that answers with nothing else must not be able to stop its callers
 /// everywhere.
-fn are_its_own(ends: &VecDeque<(u64, bool)>, errors_min: usize) -> bool {
-    let first = ends.front().map(|(server, _)| *server);
-    let is_only = ends.iter().all(|(server, _)| Some(*server) == first);
-    let most = if is_only { usize::MAX } else { errors_min / 2 };
-    let mut counted = 0_usize;
-    let mut seen: Vec<u64> = Vec::new();
-    for (server, _) in ends.iter().filter(|(_, error)| *error) {
-        if !seen.contains(server) {
-            seen.push(*server);
-            let errors = ends.iter().filter(|(of, error)| *error && of == server).count();
-            counted = counted.saturating_add(errors.min(most));
-        }
-    }
-    counted >= errors_min
+fn are_its_own(ends: &Ends, errors_min: usize) -> bool {
+    let most = if ends.are_of_one() { usize::MAX } else { errors_min / 2 };
+    ends.errors_of_each(most) >= errors_min
 }
 
 /// One more now; how many there were within that time.
@@ -252,14 +321,6 @@ fn counted(events: &mut VecDeque<Instant>, within: Duration, now: Instant) -> u3
         events.pop_front();
     }
     u32::try_from(events.len()).unwrap_or(u32::MAX)
-}
-
-/// Whether a failure is that of a server which had got the call: it did not answer in time, or nothing that is an answer.
-const fn is_its_servers(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::UpstreamTimeout | Reason::UpstreamClosed | Reason::UpstreamGarbage | Reason::UpstreamStatus
-    )
 }
 
 /// Whether a refusal says that somebody tried what they may not do. Limits say only that they were fast.
@@ -303,8 +364,11 @@ mod tests {
 
     #[test]
     fn one_server_that_fails_stops_nobody_who_calls_others_and_errors_of_several_do() {
-        let ends = |all: &[(u64, bool, usize)]| -> VecDeque<(u64, bool)> {
-            all.iter().flat_map(|(server, error, times)| std::iter::repeat_n((*server, *error), *times)).collect()
+        let ends = |all: &[(u64, bool, usize)]| -> Ends {
+            let mut ends = Ends::default();
+            let each = all.iter().flat_map(|(server, error, times)| std::iter::repeat_n((*server, *error), *times));
+            each.for_each(|(server, error)| ends.push(server, error, 100));
+            ends
         };
         assert!(are_its_own(&ends(&[(1, true, 10), (1, false, 10)]), 10), "nothing else was called");
         assert!(!are_its_own(&ends(&[(1, true, 9), (1, false, 11)]), 10));
@@ -316,34 +380,17 @@ mod tests {
 
     #[test]
     fn so_many_are_watched_and_whoever_comes_when_all_places_are_taken_trips_all_the_same() {
-        let agent = |number: u64| Watched { agent: AgentId::new(&format!("agent-{number}")).unwrap(), subject: None };
+        let agent = |number: usize| Watched { agent: AgentId::new(&format!("agent-{number}")).unwrap(), subject: None };
         let breaker = Breaker::new(Arc::new(Counting::default()));
         let config = BreakerConfig { denials_per_minute: 3, ..BreakerConfig::default() };
         for number in 0..limit::BREAKER_WATCHED_MAX + 2_000 {
             assert_eq!(breaker.refused(&agent(number), Reason::NotAllowed, &config), None);
         }
-        breaker.circuits.run_pending_tasks();
-        assert!(breaker.circuits.entry_count() <= limit::BREAKER_WATCHED_MAX);
-        let late = agent(u64::MAX);
+        assert!(breaker.circuits.len() <= limit::BREAKER_WATCHED_MAX);
+        let late = agent(usize::MAX);
         let tripped: Vec<bool> =
             (0..3).map(|_| breaker.refused(&late, Reason::NotAllowed, &config).is_some()).collect();
         assert_eq!(tripped, [false, false, true]);
-    }
-
-    #[test]
-    fn whoever_comes_last_is_watched_whatever_others_have_filled() {
-        let agent = |number: usize| Watched { agent: AgentId::new(&format!("agent-{number}")).unwrap(), subject: None };
-        let circuits = circuits(8);
-        for number in 0..100 {
-            // Those that are there are used often.
-            for _ in 0..5 {
-                circuits.get_with(agent(number % 8), Arc::default);
-            }
-            circuits.run_pending_tasks();
-        }
-        let late = circuits.get_with(agent(1_000), Arc::default);
-        circuits.run_pending_tasks();
-        assert!(Arc::ptr_eq(&late, &circuits.get_with(agent(1_000), Arc::default)), "and not forgotten at once");
     }
 
     /// A shelf that keeps nothing and counts what it was given.

@@ -135,10 +135,14 @@ impl Guard {
     /// Reserves what a permitted call needs. Only a call that needs what is kept in the store waits for it.
     ///
     /// # Errors
-    /// `concurrency_limited`, `flow_refused`, `store_unavailable`; `mandate_required`, `mandate_ended`, `mandate_scope`;
+    /// `tool_suspended`, `concurrency_limited`, `flow_refused`, `store_unavailable`; `mandate_required`, `mandate_ended`,
+    /// `mandate_scope`;
     /// what [`Approvals::clear`] says of a call that meets gates.
     pub async fn clear(&self, permit: Permit, wanted: Wanted<'_>) -> Result<Box<Cleared>, Stop> {
         mandate::check(&permit, &wanted)?;
+        if wanted.charge == Charge::Now {
+            self.breaker.admits(permit.target())?;
+        }
         let slot = self.quotas.call(permit.caller().principal())?;
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
         let labels = self.labels.clear(&permit, &wanted, &mut reservations).await?.map(Box::new);

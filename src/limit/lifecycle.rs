@@ -12,10 +12,14 @@ pub const ATTEST_CONFIRMED_AFTER: Duration = Duration::from_secs(86_400);
 pub const STOPPED_MAX: u32 = 20_000;
 /// Attestations that are kept: of agents and of servers.
 pub const ATTESTATIONS_MAX: u32 = 20_000;
-/// Events that the breaker counts of one agent at the most, whatever the files say.
+/// Events that the breaker counts of one agent, task or tool at the most, whatever the files say.
 pub const BREAKER_EVENTS_MAX: u32 = 1_000;
-/// Agents, and agents for one person, that the breaker watches at once; whoever is idle longest is forgotten.
-pub const BREAKER_WATCHED_MAX: u64 = 20_000;
+/// Agents, and agents for one person, that the breaker watches at once, and as many mandates; whoever is idle longest is forgotten.
+pub const BREAKER_WATCHED_MAX: usize = 20_000;
+/// Tools of which some of the last calls have failed that are watched at once; whichever is idle longest is forgotten.
+pub const TOOLS_WATCHED_MAX: usize = 4_096;
+/// Whoever answers for a tool that is closed again and again is told no more often than this; the record always is.
+pub const TOOL_CLOSED_TOLD_EVERY: Duration = Duration::from_secs(3_600);
 /// Tools that agents were seen to call, all of them together.
 pub const TOOLS_SEEN_MAX: u32 = 200_000;
 /// Tools that one agent was seen to call; further ones are new each time.

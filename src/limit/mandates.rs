@@ -22,6 +22,8 @@ pub const MANDATE_DEPTH_MAX: usize = 4;
 pub const MANDATE_FREE_LIFE_MAX: Duration = Duration::from_secs(86_400);
 /// What an opener says that it is for.
 pub const MANDATE_PURPOSE_BYTES_MAX: usize = 1_000;
+/// One text of what a client declares that a call is for.
+pub const INTENT_TEXT_BYTES_MAX: usize = 1_000;
 /// Mandates that are remembered without asking the store.
 pub const MANDATES_REMEMBERED_MAX: u64 = 10_000;
 /// A mandate that is over is told of for so long.

@@ -187,8 +187,12 @@ reasons! {
     MandateEnded = "mandate_ended", Channel::ToolResult(-32602), "the mandate is over; open another one if the task goes on";
     /// The mandate that is asked for is wider than whoever asks may open.
     MandateRefused = "mandate_refused", Channel::ToolResult(-32602), "ask for what a template and the mandate above it leave";
+    /// The tool asks what each call is for, and the call does not say.
+    IntentRequired = "intent_required", Channel::ToolResult(-32602), "say what the call is for: send `dev.bailiwick/intent` with a `purpose` in `_meta`";
     /// The mandate's or the agent's budget is used up.
     BudgetExhausted = "budget_exhausted", Channel::ToolResult(-32602), "the budget is used up; ask whoever gave it";
+    /// Too many of the tool's last calls have failed, whoever made them: it is closed for a while.
+    ToolSuspended = "tool_suspended", Channel::ToolResult(-32603), "too many of its calls have failed, whoever made them; try again later";
     /// What its caller has seen may not go where it goes.
     FlowRefused = "flow_refused", Channel::ToolResult(-32602), "what was seen before may not go there; finish without it, or have two administrators take the label off (bailiwick labels declassify)";
     /// Too many requests a second, or in this minute more calls than a mandate or an agent may make.

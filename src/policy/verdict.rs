@@ -13,6 +13,7 @@ use super::condition::Truth;
 use super::model::{CALLER, Known, NoAnswer, Question, Row, Rows, applies};
 use super::rule::{Effect, Rule, RuleId};
 use super::{Ask, Policy};
+use crate::inversion::{self, Control};
 use crate::limit::CONDITION_ANSWERS_MAX;
 use crate::outcome::Refusal;
 
@@ -102,7 +103,7 @@ impl Policy {
         } else {
             Some(Settled::Allowed(self.deciding(&parts, &|condition| self.known(class, condition))))
         };
-        Ok(Cell { parts, settled, visible })
+        Ok(Cell { parts, settled, visible: visible || inversion::is_off(Control::DefaultDeny) })
     }
 
     pub(super) fn known(&self, class: &Class, condition: usize) -> (Truth, Truth) {

@@ -10,6 +10,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::declared::Declared;
 use super::mandated::{MandateFacts, OwnerFacts};
 use super::redact;
 use super::who::Who;
@@ -33,6 +34,8 @@ pub struct Attempt<'a> {
     pub via: Option<ReplicaId>,
     /// The mandate that it names.
     pub mandate: Option<MandateFacts<'a>>,
+    /// What its client says that it is for.
+    pub declared: Option<&'a Declared>,
     /// Who answers for agent and server.
     pub owners: OwnerFacts<'a>,
     /// The policy that decided, where one did.

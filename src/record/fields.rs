@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 
+use super::declared::Declared;
 use super::event::{
     AdminNote, Attempt, ChargeNote, ConditionValue, CredentialNote, ExecutableNote, Intent, LabelNote, Listing,
     Operation, PinNote, RelayNote, RevocationNote, StartNote,
@@ -26,6 +27,8 @@ pub(super) struct CallFields<'a> {
     mcp: &'a Operation<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mandate: Option<MandateFacts<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    declared: Option<&'a Declared>,
     #[serde(skip_serializing_if = "Option::is_none")]
     owners: Option<OwnerFacts<'a>>,
     decision: DecisionFields<'a>,
@@ -98,6 +101,7 @@ impl<'a> CallFields<'a> {
             via: attempt.via,
             mcp: &attempt.mcp,
             mandate: attempt.mandate,
+            declared: attempt.declared,
             owners,
             decision,
             credential: None,

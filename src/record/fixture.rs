@@ -97,6 +97,7 @@ impl Proof {
             },
             via: None,
             mandate: None,
+            declared: None,
             owners: OwnerFacts::default(),
             revision: Some(PolicyRevision(Digest::sha256(b"policy"))),
             epoch: RevocationEpoch(2),
@@ -298,6 +299,7 @@ pub(crate) async fn write_every_type(state: &Path) {
         subject: None,
         ends_at: 1_800_000_000,
         calls: &[("notes".to_owned(), 3)],
+        note: "",
         epoch: Some(RevocationEpoch(3)),
     };
     journal.mandated(&mandate).await.unwrap();

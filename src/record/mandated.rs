@@ -59,6 +59,9 @@ pub struct MandateNote<'a> {
     /// Calls that were made under it, by server, where it is over.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub calls: &'a [(String, i64)],
+    /// Why, where the breaker ended it.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub note: &'a str,
     /// The epoch that includes its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<RevocationEpoch>,
@@ -69,7 +72,7 @@ pub struct MandateNote<'a> {
 pub struct LifecycleNote<'a> {
     /// `suspended`, `resumed`, `retired`, `expired` or `attested`.
     pub event: &'static str,
-    /// `agent` or `server`.
+    /// `agent`, `server`, or `tool`, whose name is `SERVER/NAME`.
     pub kind: &'static str,
     /// Which.
     pub id: &'a str,

@@ -85,8 +85,8 @@ pub struct Metrics {
     pub approvals: Family<EventLabels, Counter>,
     /// Seconds from when an approval was asked for until somebody had decided.
     pub approval_wait_seconds: Family<EventLabels, Histogram, fn() -> Histogram>,
-    /// Agents, and agents for one person, that the breaker has stopped.
-    pub breaker_trips: Counter,
+    /// What the breaker has stopped: agents (for everybody or for one person), mandates, tools.
+    pub breaker_trips: Family<KindLabels, Counter>,
     /// Whether the files that were read last are in force, and the next start would take them: 1 or 0.
     pub files_well: Gauge,
     /// The revocation epoch that is in force.
@@ -168,6 +168,13 @@ pub struct EventLabels {
     pub event: &'static str,
 }
 
+/// Labels of what the breaker has stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabels {
+    /// `agent`, `mandate` or `tool`.
+    pub kind: &'static str,
+}
+
 /// An upstream as a label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServerLabel(pub Option<ServerId>);
@@ -223,7 +230,7 @@ impl Metrics {
             admin_operations: Family::default(),
             approvals: Family::default(),
             approval_wait_seconds: Family::new_with_constructor(wait_buckets),
-            breaker_trips: Counter::default(),
+            breaker_trips: Family::default(),
             files_well: Gauge::default(),
             revocation_epoch: Gauge::default(),
             registry: Registry::default(),
@@ -263,7 +270,11 @@ impl Metrics {
         registry.register("approvals", "what happened to requests for approval", m.approvals.clone());
         let waits = m.approval_wait_seconds.clone();
         registry.register("approval_wait_seconds", "from asked to decided, by what was decided", waits);
-        registry.register("breaker_trips", "agents that the breaker has stopped", m.breaker_trips.clone());
+        registry.register("breaker_trips", "what the breaker has stopped", m.breaker_trips.clone());
+        // What rises from nothing at all rises for nobody who watches.
+        for kind in ["agent", "mandate", "tool"] {
+            let _from_zero = m.breaker_trips.get_or_create(&KindLabels { kind });
+        }
         registry.register(
             "files_well",
             "whether the files are in force and the next start takes them",
@@ -271,6 +282,11 @@ impl Metrics {
         );
         registry.register("revocation_epoch", "the revocation epoch in force", m.revocation_epoch.clone());
         Arc::new(Self { registry, ..metrics })
+    }
+
+    /// The breaker has stopped something.
+    pub fn breaker_tripped(&self, kind: &'static str) {
+        self.breaker_trips.get_or_create(&KindLabels { kind }).inc();
     }
 
     /// Counts one request that was not forwarded.

@@ -16,6 +16,7 @@ pub mod audit;
 mod batch;
 pub mod changed;
 pub mod checkpoint;
+pub mod declared;
 mod direct;
 pub mod entry;
 pub mod event;

@@ -160,7 +160,7 @@ read! {
         note: String,
     }
     /// The mandate, and what became of it.
-    MandateRead { event: String, id: String, template: Option<String>, actor: String, agent: Option<String>, purpose_declared: String, }
+    MandateRead { event: String, id: String, template: Option<String>, actor: String, agent: Option<String>, purpose_declared: String, note: String, }
     /// What became of an agent or a server.
     LifecycleRead { event: String, kind: String, id: String, owner: String, actor: String, subject: Option<String>, note: String, }
     /// The stop.

@@ -102,6 +102,8 @@ pub mod meta {
     pub const ANSWER_ERROR: &str = "dev.bailiwick/error";
     /// In a request: the handle of the mandate that it is part of.
     pub const MANDATE: &str = "dev.bailiwick/mandate";
+    /// In a request: what it is for, as its client declares.
+    pub const INTENT: &str = "dev.bailiwick/intent";
     /// Our own keys; removed in both directions and added again only by us.
     pub const OWN_PREFIX: &str = "dev.bailiwick/";
 }

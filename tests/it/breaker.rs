@@ -9,6 +9,8 @@ use crate::support::issuer::Issuer;
 use crate::support::scripted::{Scripted, raw, result, text, tool};
 use crate::tasks::{self, Task};
 
+mod tripped;
+
 const RULES: &str = "\
 p, agent:assistant, *, tools/good, call, -, allow
 p, agent:assistant, *, tools/bad, call, -, allow
@@ -37,7 +39,7 @@ clients = [{ issuer = \"test\", client_id = \"bot\", proof = \"private_key\" }]
 
 struct Running {
     issuer: Issuer,
-    _upstream: Scripted,
+    upstream: Scripted,
     gateway: Gateway,
 }
 
@@ -58,7 +60,7 @@ async fn start(breaker: &str) -> Running {
         .http_server("tools", &upstream.url, "")
         .start()
         .await;
-    Running { issuer, _upstream: upstream, gateway }
+    Running { issuer, upstream, gateway }
 }
 
 impl Running {
@@ -200,7 +202,7 @@ async fn a_server_that_fails_stops_nobody_who_also_calls_others() {
         .http_server("broken", &broken.url, "")
         .start()
         .await;
-    let running = Running { issuer, _upstream: well, gateway };
+    let running = Running { issuer, upstream: well, gateway };
     let bot = running.bot();
     for _ in 0..20 {
         assert_eq!(status(&bot, "tools__good").await, 200);
@@ -264,7 +266,7 @@ async fn start_slow(breaker: &str) -> Running {
         .http_server("tools", &upstream.url, "health = { call_timeout = \"1s\" }")
         .start()
         .await;
-    Running { issuer, _upstream: upstream, gateway }
+    Running { issuer, upstream, gateway }
 }
 
 #[tokio::test]

@@ -400,6 +400,20 @@ async fn software_that_nobody_registered_is_denied_and_proposed_once() {
     assert_eq!((&proposed[0]["issuer"], &proposed[0]["name"]), (&json!("test"), &json!("shadow-bot")));
     assert_eq!((&proposed[0]["known_by"], &proposed[0]["for_person"]), (&json!("client_id"), &json!(false)));
     assert!(upstream.calls().is_empty());
+    // Software that people use is let in as the issuer's assistant, and stands there once, whoever uses it how often.
+    for user in ["alice", "bob", "alice"] {
+        let mut claims = issuer.claims(user, &[], &gateway.resource());
+        claims["client_id"] = json!("some-editor");
+        assert_eq!(call(&gateway, &issuer.sign(&claims)).await.status, 200);
+    }
+    let let_in = async || -> Vec<Value> {
+        let listed = listed().await.as_array().unwrap().clone();
+        listed.into_iter().filter(|one| one["let_in"] == true).collect()
+    };
+    crate::support::eventually("it to be listed", async || !let_in().await.is_empty()).await;
+    let found = let_in().await;
+    assert_eq!((found.len(), &found[0]["name"]), (1, &json!("some-editor")), "{found:?}");
+    assert_eq!(upstream.calls().len(), 3);
 }
 
 #[tokio::test]

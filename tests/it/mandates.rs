@@ -55,6 +55,22 @@ agents = [\"bot\"]
 purpose_required = true
 ";
 
+/// Tasks that end when nobody goes on with them.
+const IDLE: &str = "\
+[templates.idle]
+title = \"ends when nobody uses it\"
+tools = [\"tools/*\"]
+environments = [\"development\"]
+agents = [\"bot\"]
+idle_for = \"1s\"
+[templates.patient]
+title = \"ends later\"
+tools = [\"tools/*\"]
+environments = [\"development\"]
+agents = [\"bot\"]
+idle_for = \"4s\"
+";
+
 const CONDITIONS: &str = "[small]\nargument = \"amount\"\nat_most = 10\n";
 
 const RULES: &str = "\
@@ -140,6 +156,42 @@ async fn call(client: &Client, handle: &str, name: &str, arguments: Value) -> An
 fn reason(answer: &Answer) -> String {
     let meta = answer.response()["result"]["_meta"]["dev.bailiwick/reason"].as_str();
     meta.or_else(|| answer.response()["error"]["data"]["reason"].as_str()).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_tool_that_asks_what_each_call_is_for_is_called_by_nobody_who_does_not_say() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let gateway = Setup::new(&issuer)
+        .policy(RULES)
+        .policy_file("agents.toml", AGENTS)
+        .policy_file("conditions.toml", CONDITIONS)
+        .policy_file("mandates.toml", TEMPLATES)
+        .http_server("tools", &upstream.url, "intent_required = [\"echo\"]")
+        .start()
+        .await;
+    let alice = gateway.client(&issuer.token("alice", &[], &gateway.resource()));
+    let saying = async |name: &str, intent: Value| {
+        let params = json!({ "name": name, "arguments": {}, "_meta": { "dev.bailiwick/intent": intent } });
+        alice.modern("tools/call", params).await
+    };
+    assert_eq!(reason(&alice.call_tool("tools__echo", json!({})).await), "intent_required");
+    assert_eq!(reason(&saying("tools__echo", json!({ "task": "books", "purpose": " " })).await), "intent_required");
+    assert_eq!(reason(&saying("tools__echo", json!({ "purpose": 1 })).await), "parameters_invalid");
+    assert!(upstream.calls().is_empty());
+    let secret = format!("sums for ghp_{}", "a1".repeat(18));
+    let said = json!({ "task": "books", "purpose": secret, "prompt_sha256": "ab".repeat(32), "plan_step": "3" });
+    assert_eq!(saying("tools__echo", said).await.tool_text(), "done");
+    assert_eq!(alice.call_tool("tools__other", json!({})).await.tool_text(), "done", "it asks nobody");
+    assert!(upstream.calls().iter().all(|call| !call.text.contains("books")), "it goes to no server");
+    let intents = gateway.records("intent");
+    let called = intents.iter().find(|intent| intent["mcp"]["name"] == "echo").unwrap();
+    let declared = json!({ "task": "books", "purpose": "sums for [redacted]", "prompt_sha256": "ab".repeat(32),
+        "plan_step": "3" });
+    assert_eq!(called["declared"], declared, "{called}");
+    crate::support::eventually("what a refused call declared to be on the record", async || {
+        gateway.records("refusal").iter().any(|line| line["declared"] == json!({ "task": "books" }))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -316,6 +316,47 @@ async fn a_grant_that_ended_at_one_replica_has_ended_at_all() {
 }
 
 #[tokio::test]
+async fn what_another_replica_used_is_not_called_unused() {
+    let issuer = Issuer::start().await;
+    let upstream = upstream().await;
+    let Some(replicas) = Replicas::start(bare(&issuer, &upstream), 2).await else { return };
+    let token = issuer.token("alice", &[], &replicas.resource());
+    let [here, there] = [0, 1].map(|index: usize| &replicas.all[index]);
+    assert!(may(&there.client(&token), "used").await);
+    let unused = answered(here, &["policy", "unused"]);
+    assert!(unused["own_record_only"] == true && unused["grants"].to_string().contains("tools/used"), "{unused}");
+    // Each opens a review, which stays: one in a while.
+    let began = std::time::Instant::now();
+    let (review, report) = loop {
+        let review = answered(here, &["review", "open"]);
+        let report = answered(here, &["review", "show", review["id"].as_str().unwrap()]);
+        if review["silent_replicas"].is_null() && !used(&report, "tools/used").is_null() {
+            break (review, report);
+        }
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "{report}");
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    };
+    let grants = report["grants"].as_array().unwrap();
+    let found = |object: &str| grants.iter().find(|one| one["grant"]["object"] == object).unwrap();
+    assert_eq!(
+        (&found("tools/used")["confidence"], &found("tools/used")["used"]["count"]),
+        (&json!("elsewhere"), &json!(0))
+    );
+    assert_eq!(found("tools/*")["confidence"], "elsewhere", "the agent's as well: {report}");
+    assert!(found("tools/unused")["used"].is_null(), "nobody used it: {report}");
+    // What was used before they told each other is not known, and that is said.
+    let page = printed(here, &["review", "show", review["id"].as_str().unwrap()]);
+    assert!(page.contains("used at another replica, last "), "{page}");
+    assert!(review["others_known_since"].is_string() && page.contains("What other replicas used before "), "{page}");
+}
+
+/// When a grant was used, as a review has it.
+fn used(report: &Value, object: &str) -> Value {
+    let grants = report["grants"].as_array().unwrap();
+    grants.iter().find(|one| one["grant"]["object"] == object).unwrap()["used"].clone()
+}
+
+#[tokio::test]
 async fn the_record_says_which_allows_nobody_used_and_which_rules_would_be_enough() {
     let issuer = Issuer::start().await;
     let upstream = upstream().await;

@@ -9,14 +9,13 @@ use futures_util::future::BoxFuture;
 
 use super::{Own, end};
 use crate::call::{Halt, Request, Trail, approval};
-use crate::delegate::{Leg, Recheck, attempt, server_revision};
+use crate::delegate::{Leg, Recheck, intended, server_revision};
 use crate::gateway::Gateway;
-use crate::guard::mandate::Held;
 use crate::guard::{Charge, Cleared, Wanted};
 use crate::identity::Caller;
 use crate::ids::ServerId;
 use crate::outcome::{Outcome, Reason, Refusal, Stop};
-use crate::record::event::{ChargeNote, CredentialNote, LabelNote};
+use crate::record::event::ChargeNote;
 use crate::record::{Evidence, Intent, Journal};
 use crate::wire::mcp::Kind;
 use crate::wire::{Json, Outgoing};
@@ -103,27 +102,7 @@ impl Evidence for Given {
     }
 
     fn intent(&self) -> Intent<'_> {
-        let permit = self.cleared.permit();
-        let mut attempt = attempt(permit.caller(), &self.leg, Some(permit.target()), None);
-        attempt.revision = Some(permit.revision());
-        attempt.mandate = self.cleared.mandate().map(Held::facts);
-        attempt.owners.agent = self.cleared.agent_owner();
-        Intent {
-            approval: None,
-            attempt,
-            rule: permit.rules().first().map(AsRef::as_ref),
-            credential: CredentialNote { kind: "none", ..CredentialNote::default() },
-            arguments: None,
-            values: &[],
-            labels: self.cleared.labels().map(|labels| LabelNote {
-                before: labels.before().names().collect(),
-                after: labels.after().names().collect(),
-                tool: labels.labelled().names().collect(),
-                stores: labels.labelled().written().collect(),
-                observed: labels.observed(),
-                asked: Vec::new(),
-            }),
-        }
+        intended(&self.cleared, &self.leg)
     }
 
     fn server(&self) -> Option<&ServerId> {

@@ -176,7 +176,8 @@ fn describe(seen: &Seen<'_>) -> Option<(&'static str, Style, String)> {
     if let Some(mandate) = record.mandate.as_ref().filter(|_| record.kind == "mandate") {
         let template = mandate.template.as_deref().unwrap_or("no template");
         let agent = mandate.agent.as_deref().unwrap_or("nobody");
-        let text = format!("{} {} of {template} for {agent} by {}", mandate.id, mandate.event, mandate.actor);
+        let note = if mandate.note.is_empty() { String::new() } else { format!(": {}", mandate.note) };
+        let text = format!("{} {} of {template} for {agent} by {}{note}", mandate.id, mandate.event, mandate.actor);
         return Some(("task", STRONG, text));
     }
     if let Some(life) = &record.lifecycle {

@@ -87,29 +87,37 @@ pub fn read_all(mut top: Table<'_, '_>, today: jiff::civil::Date) -> Agents {
 }
 
 fn read_breaker(mut table: Table<'_, '_>) -> Option<BreakerConfig> {
-    let denials = table.at::<Count>("denials_per_minute");
-    let new_tools = table.at::<Count>("new_tools");
     let within = table.get::<Period>("new_tools_within");
     let learning = table.get::<Period>("learning");
-    let percent = table.at::<Count>("errors_percent");
-    let of = table.at::<Count>("errors_of");
-    for (count, most) in [
-        (&denials, limit::BREAKER_EVENTS_MAX),
-        (&new_tools, limit::BREAKER_EVENTS_MAX),
-        (&of, limit::BREAKER_EVENTS_MAX),
-        (&percent, 100),
-    ] {
-        if let Some(count) = count.as_ref().filter(|count| count.get_ref().0 > most) {
-            table.mistake(&count.span(), format!("{} is out of range: write 1 to {most}", count.get_ref().0));
+    let tool_pause = table.get::<Period>("tool_pause");
+    let mut count = |key: &str, most: u32| {
+        let written = table.at::<Count>(key)?;
+        let count = written.get_ref().0;
+        if count > most {
+            table.mistake(&written.span(), format!("{count} is out of range: write 1 to {most}"));
         }
-    }
+        Some(count)
+    };
+    let (events, hundred) = (limit::BREAKER_EVENTS_MAX, 100);
+    let denials_per_minute = count("denials_per_minute", events);
+    let new_tools = count("new_tools", events);
+    let errors = (count("errors_percent", hundred), count("errors_of", events));
+    let mandate_denials_per_minute = count("mandate_denials_per_minute", events);
+    let mandate_errors = (count("mandate_errors_percent", hundred), count("mandate_errors_of", events));
+    let tool_errors = (count("tool_errors_percent", hundred), count("tool_errors_of", events));
     Some(BreakerConfig {
-        denials_per_minute: denials?.into_inner().0,
-        new_tools: new_tools?.into_inner().0,
+        denials_per_minute: denials_per_minute?,
+        new_tools: new_tools?,
         new_tools_within: within?.0,
         learning: learning?.0,
-        errors_percent: percent?.into_inner().0,
-        errors_of: of?.into_inner().0,
+        errors_percent: errors.0?,
+        errors_of: errors.1?,
+        mandate_denials_per_minute: mandate_denials_per_minute?,
+        mandate_errors_percent: mandate_errors.0?,
+        mandate_errors_of: mandate_errors.1?,
+        tool_errors_percent: tool_errors.0?,
+        tool_errors_of: tool_errors.1?,
+        tool_pause: tool_pause?.0,
     })
 }
 

@@ -54,6 +54,7 @@ fn template(mut table: Table<'_, '_>, name: TemplateName, config: &Config) -> Op
     let environments = table.at::<Vec<Spanned<Environment>>>("environments");
     let agents = table.at::<Vec<Spanned<AgentId>>>("agents");
     let wall_time = table.get::<Period>("wall_time");
+    let idle_for = table.get::<Period>("idle_for").map(|period| period.0);
     let mut budget = Budget::default();
     if let Some(mut written) = table.table("budget", &keys::TEMPLATE_BUDGET) {
         budget.calls = written.get::<Count>("calls").map(|count| count.0);
@@ -104,6 +105,7 @@ fn template(mut table: Table<'_, '_>, name: TemplateName, config: &Config) -> Op
         environments: environments.into_inner().into_iter().map(Spanned::into_inner).collect(),
         agents: agents.into_inner().into_iter().map(Spanned::into_inner).collect(),
         wall_time: wall_time?.0,
+        idle_for,
         budget,
         may_isolate: may_isolate?,
         purpose_required: purpose_required?,
@@ -139,7 +141,9 @@ mod tests {
         assert_eq!(template.wall_time, std::time::Duration::from_secs(3_600));
         assert_eq!(template.budget, Budget { calls: Some(5), calls_per_minute: None, bytes: Some(1_024) });
         assert_eq!(template.tools, [Placed { text: "notes/*".into(), line: 3, column: 10 }]);
-        assert!(!template.may_isolate && !template.purpose_required);
+        assert!(!template.may_isolate && !template.purpose_required && template.idle_for.is_none());
+        let (templates, _) = read(&format!("{NIGHTLY}idle_for = \"5m\"\n")).unwrap();
+        assert_eq!(templates.values().next().unwrap().idle_for, Some(std::time::Duration::from_secs(300)));
     }
 
     #[test]

@@ -92,6 +92,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
     let pins_written = table.has("pins");
     let pins = table.get::<PinsText>("pins");
     let idempotent = table.get::<Vec<String>>("idempotent");
+    let intent_required = table.get::<Vec<String>>("intent_required");
     let on_down = table.get::<Period>("on_down");
     let list_refresh_min = table.get::<Period>("list_refresh_min");
     let uris = read_uris(&mut table);
@@ -153,6 +154,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
             None => PinMode::FirstUse,
         },
         idempotent: idempotent?,
+        intent_required: intent_required?,
         on_down: on_down?.0,
         list_refresh_min: list_refresh_min?.0,
         uris: uris?,

@@ -20,6 +20,7 @@ pub const TEMPLATE: Section = mandates(
         required("agents", "list of agent ids"),
         // Long enough for a nightly job; what takes longer says so.
         defaulted("wall_time", "duration", "\"1h\""),
+        optional("idle_for", "duration"),
         optional("budget", "table"),
         defaulted("may_isolate", "boolean", "false"),
         defaulted("purpose_required", "boolean", "false"),
@@ -45,6 +46,13 @@ pub const BREAKER: Section = Section {
         defaulted("learning", "duration", "\"24h\""),
         defaulted("errors_percent", "integer", "50"),
         defaulted("errors_of", "integer", "20"),
+        defaulted("mandate_denials_per_minute", "integer", "20"),
+        defaulted("mandate_errors_percent", "integer", "50"),
+        defaulted("mandate_errors_of", "integer", "20"),
+        defaulted("tool_errors_percent", "integer", "50"),
+        defaulted("tool_errors_of", "integer", "20"),
+        // What fails all the time is tried again now and then.
+        defaulted("tool_pause", "duration", "\"1m\""),
     ],
 };
 

@@ -133,6 +133,7 @@ async fn one_page(visit: &Visit, id: String, status: StatusCode, told: Option<Ma
             div { dt { "Use counted since" } dd { (moment(review.since)) } }
             div { dt { "The record goes back to" }
                 dd { @match review.oldest_record { Some(oldest) => (moment(oldest)), None => "there is none" } } }
+            @if let Some(unknown) = review.unknown() { div.wide { dt { "Not known" } dd { (unknown) } } }
             div { dt { "Answers until" } dd { (moment(review.deadline)) } }
             @if let Some(closed) = &review.closed { div { dt { "Closed" } dd { (moment(closed.at)) " by " (shown(&closed.by)) } } }
             div.wide { dt { "Grants" } dd {
@@ -189,6 +190,9 @@ fn row(reviewed: &ReviewedGrant, is_open: bool) -> Markup {
             }
             td data-label="Used" {
                 @match reviewed.usage.used {
+                    Some(used) if reviewed.usage.is_elsewhere() => {
+                        "at another replica" span.detail { "last " (moment(used.last)) }
+                    }
                     Some(used) => { (used.count) " times" span.detail { "last " (moment(used.last)) } }
                     None => span.quiet { "never" },
                 }

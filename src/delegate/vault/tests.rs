@@ -200,6 +200,7 @@ async fn world(scope_bytes: usize) -> World {
         elicit_url_hosts: Vec::new(),
         redact: Vec::new(),
         idempotent: Vec::new(),
+        intent_required: Vec::new(),
     };
     let rows = Arc::new(Rows { clock_us: AtomicI64::new(1_000_000_000), ..Rows::default() });
     World { rows, server: Arc::new(server), account, asked, origin, spoken }

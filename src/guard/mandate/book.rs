@@ -3,8 +3,10 @@
 //! Decides when the store is asked. Refuses to know what a mandate allows. Invariant: a mandate that was completed
 //! anywhere is read again before the next call that names it, because completing it raises the epoch.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::idle::{self, Use, Uses};
 use super::{CLOCK, Ended, Held, Mandate};
 use crate::ids::{Digest, MandateId, RevocationEpoch};
 use crate::limit;
@@ -19,6 +21,9 @@ pub const MANDATES: Section = Section { name: "mandate", rows_max: limit::MANDAT
 pub struct Mandates {
     shelf: Arc<dyn Shelf>,
     known: moka::sync::Cache<MandateId, Known>,
+    uses: Uses,
+    /// Those that this replica is ending: it tells itself what becomes of what they hold.
+    ending: Mutex<HashSet<MandateId>>,
 }
 
 #[derive(Debug, Clone)]
@@ -43,7 +48,8 @@ pub enum Completion {
 
 impl Mandates {
     pub(in crate::guard) fn new(shelf: Arc<dyn Shelf>) -> Self {
-        Self { shelf, known: moka::sync::Cache::new(limit::MANDATES_REMEMBERED_MAX) }
+        let known = moka::sync::Cache::new(limit::MANDATES_REMEMBERED_MAX);
+        Self { shelf, known, uses: Uses::new(), ending: Mutex::default() }
     }
 
     /// The mandate of that name with those above it, as they are in that epoch; nothing where one is gone.
@@ -104,6 +110,49 @@ impl Mandates {
             Changed::Conflict(_) => Err(Refusal::new(Reason::MandateEnded).into()),
             Changed::Full(_) => Err(full("mandates").into()),
         }
+    }
+
+    /// Something begins under a mandate; nothing where none of those that count ends when nobody uses it.
+    #[must_use]
+    pub fn begin_use(&self, held: &Held) -> Option<Use> {
+        self.uses.begin(held)
+    }
+
+    /// Tells other replicas what is used here.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn tell_uses(&self) -> Result<(), Failure> {
+        self.uses.tell(self.shelf.as_ref()).await
+    }
+
+    /// Whether nobody has used a mandate for too long.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn is_idle(&self, mandate: &Mandate, now_us: i64) -> Result<bool, Failure> {
+        Ok(self.uses.is_idle(self.shelf.as_ref(), mandate, now_us).await?.is_some())
+    }
+
+    /// Ends one that nobody uses, unless somebody does meanwhile; what it says now, and the epoch that includes it.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn end_idle(&self, id: &MandateId) -> Result<Option<(Mandate, RevocationEpoch)>, Failure> {
+        idle::end(&self.uses, self.shelf.as_ref(), id).await
+    }
+
+    /// This replica ends one, and tells itself what becomes of what it holds, until what this answers is dropped.
+    pub fn ending(&self, id: &MandateId) -> Ending<'_> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+        Ending { mandates: self, id: id.clone() }
+    }
+
+    /// Whether this replica is ending one.
+    #[must_use]
+    pub fn is_being_ended(&self, id: &str) -> bool {
+        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        ending.iter().any(|ending| ending.as_str() == id)
     }
 
     /// Ends one before its time.
@@ -227,23 +276,28 @@ impl Mandates {
         self.shelf.change(vec![change], Tell::Nobody).await.map(drop)
     }
 
-    /// Those among the next mandates after that name that are over and not told of: expired ones, and those whose end
-    /// was cut off before it was told; and after which name to go on, where there are more.
+    /// Those among the next mandates after that name that are over and not told of (expired ones, and those whose end
+    /// was cut off before it was told), and those that may be over because nobody uses them.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn untold(&self, after: Option<&str>) -> Result<(Vec<(Mandate, Row)>, Option<String>), Failure> {
+    pub async fn untold(&self, after: Option<&str>) -> Result<Looked, Failure> {
         let rows = self.shelf.rows(MANDATES, None, after).await?;
-        let last = rows.last().map(|row| row.key.clone()).filter(|_| rows.len() >= limit::SHELF_ROWS_READ_MAX);
+        let next = rows.last().map(|row| row.key.clone()).filter(|_| rows.len() >= limit::SHELF_ROWS_READ_MAX);
         let now_us = self.shelf.clock_us().await?;
-        let found = rows.into_iter().filter_map(|row| Some((read(&row).ok()?, row)));
         // Whoever ends one may be about to tell.
         let within_us = i64::try_from(limit::MANDATE_TOLD_WITHIN.as_micros()).unwrap_or(i64::MAX);
         let is_late = |ended: &Ended| ended.at_us.saturating_add(within_us) < now_us;
-        let untold = found.filter(|(mandate, _)| {
-            !mandate.told && mandate.is_over(now_us) && mandate.ended.as_ref().is_none_or(is_late)
-        });
-        Ok((untold.collect(), last))
+        let (mut untold, mut may_be_idle) = (Vec::new(), Vec::new());
+        for row in rows {
+            let Ok(mandate) = read(&row) else { continue };
+            if !mandate.is_over(now_us) {
+                may_be_idle.extend(mandate.idle().is_some().then_some(mandate));
+            } else if !mandate.told && mandate.ended.as_ref().is_none_or(is_late) {
+                untold.push((mandate, row));
+            }
+        }
+        Ok(Looked { untold, may_be_idle, next })
     }
 
     /// The store's clock, microseconds since 1970.
@@ -259,6 +313,28 @@ impl Mandates {
 fn changed(mandate: &Mandate, row: &Row) -> Result<Change, Failure> {
     let put = Action::Put { owner: row.owner.clone(), body: body(mandate)?, expires_at_us: Some(gone_us(mandate)) };
     Ok(Change::new(MANDATES, row.key.as_str(), Expect::Version(row.version), put))
+/// What a look at some mandates has found.
+#[derive(Debug)]
+pub struct Looked {
+    /// Those that are over and not told of.
+    pub untold: Vec<(Mandate, Row)>,
+    /// Those that end when nobody uses them.
+    pub may_be_idle: Vec<Mandate>,
+    /// After which name to go on, where there are more.
+    pub next: Option<String>,
+}
+
+/// That this replica is ending a mandate.
+#[derive(Debug)]
+pub struct Ending<'a> {
+    mandates: &'a Mandates,
+    id: MandateId,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.mandates.ending.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
 }
 
 /// The change that ends a mandate of which the record tells that it was over then; nothing where there is none, or it
@@ -284,19 +360,19 @@ pub(in crate::guard) fn unchanged(held: &Held) -> impl Iterator<Item = Change> +
         .map(|(mandate, version)| Change::new(MANDATES, mandate.id.as_str(), Expect::Version(*version), Action::Check))
 }
 
-fn gone_us(mandate: &Mandate) -> i64 {
+pub(super) fn gone_us(mandate: &Mandate) -> i64 {
     let kept = i64::try_from(limit::MANDATE_KEPT.as_micros()).unwrap_or(i64::MAX);
     mandate.ends_us.saturating_add(kept)
 }
 
-fn read(row: &Row) -> Result<Mandate, Failure> {
+pub(super) fn read(row: &Row) -> Result<Mandate, Failure> {
     // A row that nobody understands allows nothing.
     serde_json::from_str(&row.body).map_err(|error| {
         Failure::before(Reason::StoreUnavailable, format!("the mandate {} cannot be read: {error}", row.key))
     })
 }
 
-fn body(mandate: &Mandate) -> Result<String, Failure> {
+pub(super) fn body(mandate: &Mandate) -> Result<String, Failure> {
     serde_json::to_string(mandate).map_err(|error| Failure::before(Reason::Internal, error.to_string()))
 }
 

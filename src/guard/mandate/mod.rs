@@ -6,6 +6,7 @@
 //! its holder's access it is over, and stays so.
 
 mod book;
+mod idle;
 mod open;
 mod scope;
 
@@ -14,7 +15,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub(super) use book::unchanged;
-pub use book::{Completion, MANDATES, Mandates, ended};
+pub use book::{Completion, Looked, MANDATES, Mandates, ended};
+pub use idle::Use;
 pub use open::{Opening, Wish};
 pub(super) use scope::check;
 
@@ -79,6 +81,9 @@ pub struct Mandate {
     pub opened_us: i64,
     /// When it is over by itself.
     pub ends_us: i64,
+    /// It ends sooner where nobody has used it for so many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_seconds: Option<u64>,
     /// How it was ended before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
@@ -89,6 +94,8 @@ pub struct Mandate {
 
 /// Who ends a mandate whose time has come.
 pub const CLOCK: &str = "clock";
+/// Who ends a mandate that nobody uses.
+pub const IDLE: &str = "idle";
 
 /// How a mandate was ended: before its time, or told of once that had come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +110,13 @@ impl Ended {
     /// Whether its time had come: nobody ended it.
     #[must_use]
     pub fn is_by_the_clock(&self) -> bool {
-        self.by == CLOCK
+        self.by == CLOCK || self.is_by_disuse()
+    }
+
+    /// Whether nobody used it.
+    #[must_use]
+    pub fn is_by_disuse(&self) -> bool {
+        self.by == IDLE
     }
 }
 
@@ -166,6 +179,12 @@ impl Mandate {
             }
             _ => facts.is_some_and(|facts| revocation.covers(&facts)),
         }
+    }
+
+    /// After how long without any use it ends.
+    #[must_use]
+    pub fn idle(&self) -> Option<std::time::Duration> {
+        self.idle_seconds.map(std::time::Duration::from_secs)
     }
 
     /// Whether it is over at that moment.

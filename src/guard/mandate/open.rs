@@ -128,6 +128,7 @@ impl Opening<'_> {
             isolated: wish.isolate,
             opened_us: self.now_us,
             ends_us,
+            idle_seconds: template.and_then(|template| template.idle_for).map(|idle| idle.as_secs()),
             ended: None,
             told: false,
         };

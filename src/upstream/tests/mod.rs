@@ -189,6 +189,7 @@ fn entry(transport: TransportConfig) -> ServerConfig {
         elicit_url_hosts: Vec::new(),
         redact: Vec::new(),
         idempotent: Vec::new(),
+        intent_required: Vec::new(),
     }
 }
 

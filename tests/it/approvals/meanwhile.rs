@@ -1,6 +1,7 @@
 //! What changes between the approval and the call that uses it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::*;
 use crate::support::eventually;
@@ -148,6 +149,61 @@ async fn a_kill_after_it_was_used_leaves_unknown_and_it_is_never_run_again() {
     let next = running.asks("alice", json!({ "n": 1 })).await;
     assert_ne!(next, id, "what was used is used");
     assert_eq!(running.calls(), 1, "nothing ran again by itself");
+}
+
+/// Stands before an upstream; while it holds, it takes what comes and hands on nothing.
+async fn relay(to: &str) -> (String, Arc<tokio::sync::watch::Sender<bool>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (url, to) = (format!("http://{}/mcp", listener.local_addr().unwrap()), to.to_owned());
+    let (holds, _) = tokio::sync::watch::channel(false);
+    let (holds, told) = (Arc::new(holds), to.trim_start_matches("http://").trim_end_matches("/mcp").to_owned());
+    let holding = Arc::clone(&holds);
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let (mut held, told) = (holding.subscribe(), told.clone());
+            tokio::spawn(async move {
+                if *held.borrow() {
+                    return std::future::pending::<()>().await;
+                }
+                let mut server = tokio::net::TcpStream::connect(told).await.unwrap();
+                // Connections of before stay open, and nothing comes through them any more.
+                tokio::select! {
+                    biased;
+                    _ = held.changed() => std::future::pending().await,
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                }
+            });
+        }
+    });
+    (url, holds)
+}
+
+#[tokio::test]
+async fn a_kill_between_its_use_and_what_reaches_the_upstream_leaves_unknown_and_it_is_never_run() {
+    let (issuer, mut upstream) = (Issuer::start().await, upstream().await);
+    let (url, holds) = relay(&upstream.url).await;
+    upstream.url = url;
+    let gateway = setup(&issuer, &upstream, GATES).start().await;
+    let mut running = Running { issuer, upstream, gateway };
+    let id = running.asks("alice", json!({ "n": 1 })).await;
+    assert_eq!(running.approve(&id, &running.bob()).await.response()["state"], "approved");
+    holds.send_replace(true);
+    let alice = running.caller("alice");
+    let call = tokio::spawn(async move { alice.try_tool("tools__echo", json!({ "n": 1 })).await });
+    eventually("it to be used", async || running.events(&id).iter().any(|event| event == "consumed")).await;
+    running.gateway.signal("KILL");
+    running.gateway.wait().await;
+    assert!(call.await.unwrap().is_err(), "nobody was told how it ended");
+    holds.send_replace(false);
+    running.gateway.launch().await;
+    let intents = running.gateway.records("intent");
+    let intent = intents.iter().find(|intent| intent["approval"] == *id).unwrap();
+    let ends = running.gateway.records("result");
+    let end = ends.iter().find(|end| end["leg"] == intent["leg"]).unwrap();
+    assert_eq!(end["result"]["outcome"], "unknown", "nobody can tell whether it got there");
+    assert_ne!(running.asks("alice", json!({ "n": 1 })).await, id, "what was used is used");
+    assert_eq!(running.calls(), 0, "nothing ran, then or by itself");
 }
 
 #[tokio::test]

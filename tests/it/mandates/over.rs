@@ -19,7 +19,7 @@ async fn with_credentials(sts: &Sts) -> Running {
     let gateway = Setup::new(&issuer)
         .policy(RULES)
         .policy_file("agents.toml", AGENTS)
-        .policy_file("mandates.toml", TEMPLATES)
+        .policy_file("mandates.toml", &format!("{TEMPLATES}{IDLE}"))
         .policy_file("conditions.toml", CONDITIONS)
         .http_server("tools", &upstream.url, &exchange(sts))
         .admin(&approving())
@@ -33,6 +33,7 @@ async fn what_expires_takes_its_credentials_along_and_is_told_once() {
     let sts = Sts::start(Revocation::Has).await;
     let running = with_credentials(&sts).await;
     let bot = running.bot();
+    let (unused, _) = open(&bot, json!({ "template": "idle" })).await;
     let (id, handle) = open(&bot, json!({ "template": "nightly", "seconds": 3 })).await;
     assert_eq!(call(&bot, &handle, "tools__echo", json!({})).await.tool_text(), "done");
     assert!(sts.revoked().is_empty());
@@ -40,16 +41,57 @@ async fn what_expires_takes_its_credentials_along_and_is_told_once() {
     let within = bailiwick::limit::MANDATES_LOOK_INTERVAL + std::time::Duration::from_secs(20);
     let told = || running.gateway.records("mandate").into_iter().map(|line| line["mandate"].clone());
     let began = std::time::Instant::now();
-    while sts.revoked().is_empty() || !told().any(|line| line["event"] == "expired") {
+    while sts.revoked().is_empty() || told().filter(|line| line["event"] == "expired").count() < 2 {
         assert!(began.elapsed() < within, "{:?} {:?}", sts.revoked(), told().collect::<Vec<_>>());
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     assert_eq!(format!("Bearer {}", sts.revoked()[0]["token"]), presented);
-    let line = told().find(|line| line["event"] == "expired").unwrap();
+    let line = told().find(|line| line["event"] == "expired" && line["id"] == unused).unwrap();
+    assert_eq!((&line["actor"], &line["note"]), (&json!("clock"), &json!("nobody used it")), "{line}");
+    let line = told().find(|line| line["event"] == "expired" && line["id"] == id).unwrap();
     assert_eq!((&line["id"], &line["calls"]), (&json!(id), &json!([["tools", 1]])), "{line}");
     tokio::time::sleep(bailiwick::limit::MANDATES_LOOK_INTERVAL).await;
-    assert_eq!(told().filter(|line| line["event"] == "expired").count(), 1);
+    assert_eq!(told().filter(|line| line["event"] == "expired").count(), 2);
     assert_eq!(sts.revoked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_task_that_nobody_goes_on_with_ends_and_one_with_something_under_way_does_not() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let templates = format!("{TEMPLATES}{IDLE}");
+    let gateway = setup(&issuer, &upstream).policy_file("mandates.toml", &templates).start().await;
+    let running = Running { issuer, upstream, gateway };
+    let bot = running.bot();
+    let (_, busy) = open(&bot, json!({ "template": "patient" })).await;
+    let under_way = {
+        let (bot, busy) = (bot.clone(), busy.clone());
+        tokio::spawn(async move { call(&bot, &busy, "tools__wait", json!({})).await })
+    };
+    eventually("the call to arrive", async || running.upstream.calls().len() == 1).await;
+    let (id, handle) = open(&bot, json!({ "template": "idle" })).await;
+    let (_, above) = open(&bot, json!({ "template": "idle" })).await;
+    let below = bot.modern(
+        "tools/call",
+        json!({ "name": "bailiwick__mandate_open", "arguments": { "template": "nightly" },
+            "_meta": { "dev.bailiwick/mandate": above } }),
+    );
+    let below = below.await.result()["structuredContent"]["handle"].as_str().unwrap().to_owned();
+    // Nothing can be waited for: that nothing happens is what is looked at.
+    tokio::time::sleep(std::time::Duration::from_millis(5_500)).await;
+    let late = call(&bot, &handle, "tools__echo", json!({})).await;
+    assert_eq!(reason(&late), "mandate_ended", "{}", late.text);
+    assert_eq!(
+        reason(&call(&bot, &below, "tools__echo", json!({})).await),
+        "mandate_ended",
+        "what is above it is over"
+    );
+    assert!(!under_way.is_finished(), "what is under way is use");
+    assert_eq!(call(&bot, &busy, "tools__echo", json!({})).await.tool_text(), "done");
+    let line = running.gateway.records("mandate").into_iter().map(|line| line["mandate"].clone());
+    let line = line.into_iter().find(|line| line["event"] == "expired" && line["id"] == id).unwrap();
+    assert_eq!((&line["actor"], &line["note"]), (&json!("clock"), &json!("nobody used it")), "{line}");
+    let status = bot.call_tool("bailiwick__mandate_status", json!({ "id": id })).await;
+    assert_eq!(status.result()["structuredContent"]["state"], "expired", "{}", status.text);
 }
 
 #[tokio::test]
@@ -74,6 +116,20 @@ async fn two_tasks_have_two_credentials_and_the_end_of_one_takes_back_its_own() 
     assert_eq!(ids.len(), 2, "{ids:?}");
     let completed = running.order(&format!("/mandates/{one}/complete"), json!({})).await;
     assert_eq!(completed.response()["state"], "completed", "{}", completed.text);
+    let revoked = json!([["tools", "revoked"]]);
+    let told = |answer: &Answer| -> Value {
+        let response = answer.response();
+        let upstreams = response["upstreams"].as_array().cloned().unwrap_or_default();
+        upstreams.iter().map(|one| json!([one["server"], one["state"]])).collect()
+    };
+    assert_eq!(told(&completed), revoked, "{}", completed.text);
+    // However fast the gateway itself looks for what is over.
+    for _ in 0..5 {
+        let (id, handle) = open(&bot, json!({ "template": "nightly" })).await;
+        assert_eq!(call(&bot, &handle, "tools__echo", json!({})).await.tool_text(), "done");
+        let completed = running.order(&format!("/mandates/{id}/complete"), json!({})).await;
+        assert_eq!(told(&completed), revoked, "{}", completed.text);
+    }
     let within = std::time::Duration::from_secs(60);
     eventually_within(within, "its credential to be taken back", async || {
         sts.revoked().iter().any(|form| format!("Bearer {}", form["token"]) == presented[0])
