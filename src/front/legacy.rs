@@ -354,10 +354,11 @@ fn told<P: Pipeline>(front: &Front<P>, session: &Session, inbound: Inbound<P>) {
     let message = &inbound.message;
     match &*message.method() {
         "notifications/cancelled" => {
-            if let (Some(words), Some(id)) =
-                (message.body(), message.params().and_then(|params| params.get("requestId")))
+            if let Some(params) = message.params()
+                && let Some(id) = params.get("requestId")
             {
-                front.sessions.cancel(session.key, id, words);
+                let reason = params.get("reason").and_then(Value::as_str);
+                front.sessions.cancel(session.key, id, reason.as_deref());
             }
         }
         "notifications/roots/list_changed" => {

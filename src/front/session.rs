@@ -296,10 +296,12 @@ impl Sessions {
         Ok(Registration { sessions: Arc::clone(self), key, call, token, last_words })
     }
 
-    /// Cancels the call of that id, if it is in flight, with these parameters of its client's.
-    pub(super) fn cancel(&self, key: SessionKey, id: Value<'_>, words: Json) {
+    /// Cancels the call of that id, if it is in flight, for the reason that its client gives.
+    pub(super) fn cancel(&self, key: SessionKey, id: Value<'_>, reason: Option<&str>) {
         if let Some((token, last_words)) = self.shard(key).get(&key).and_then(|live| live.calls.get(&call_key(id))) {
-            last_words.say(words);
+            if let Some(reason) = reason {
+                last_words.say(reason);
+            }
             token.cancel();
         }
     }
