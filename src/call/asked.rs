@@ -208,9 +208,8 @@ impl<'a> Asked<'a> {
 #[must_use]
 pub fn as_cleared(outgoing: Outgoing, cleared: &Cleared) -> Outgoing {
     let outgoing = if cleared.approval().is_some() { as_shown(outgoing) } else { outgoing };
-    let hangs_on_it = cleared.labels().is_some()
-        || cleared.mandate().is_some()
-        || !cleared.permit().condition_values().is_empty();
+    let hangs_on_it =
+        cleared.labels().is_some() || cleared.mandate().is_some() || !cleared.permit().condition_values().is_empty();
     Outgoing { last_words: outgoing.last_words.clone().filter(|_| !hangs_on_it), ..outgoing }
 }
 

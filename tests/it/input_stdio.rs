@@ -222,8 +222,10 @@ async fn a_process_hears_that_the_roots_of_its_own_client_have_changed_and_why_a
     // Where a condition has read something about this call, not that either.
     let odd = "[odd]\nargument = \"x\"\nequals = \"odd\"\n";
     std::fs::write(gateway.directory().join("policies/conditions.toml"), odd).unwrap();
-    gateway.write_policy(&(may_ask(&["elicit", "sample", "roots"]) + "p, role:developer, *, tools/hang, call, odd, deny\n"));
-    assert!(gateway.command(&["reload", "--config", "servers.toml"]).status.success());
+    gateway.write_policy(
+        &(may_ask(&["elicit", "sample", "roots"]) + "p, role:developer, *, tools/hang, call, odd, deny\n"),
+    );
+    assert!(gateway.command(&["reload", "--allow-widening"]).status.success());
     let body = json!({ "jsonrpc": "2.0", "id": 32, "method": "tools/call",
         "params": { "name": "tools__hang", "arguments": { "x": "even" } } });
     let mut hanging = client.stream(&[("mcp-session-id", own.clone())], Some(body.to_string())).await;
