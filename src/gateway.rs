@@ -287,6 +287,11 @@ impl Gateway {
         self.journal.knocked(reason, peer);
     }
 
+    /// Counts and records a refusal of somebody who was authenticated, where nothing became a call.
+    pub fn declined(&self, caller: &Caller, reason: Reason) {
+        self.journal.declined((caller.principal(), caller.who()), reason);
+    }
+
     /// Whether somebody who was authenticated earlier still may act: not revoked, known to the configuration in
     /// force, and by a key or root that has not been withdrawn.
     ///

@@ -69,6 +69,8 @@ pub(super) struct Session {
     ends: u64,
     /// It was begun here, and what changes in it is known here.
     is_own: bool,
+    /// It has subscribed to something.
+    pub(super) subscribed: bool,
     said: Said,
 }
 
@@ -203,7 +205,8 @@ impl Sessions {
         let (place, rest) = rest.split_first()?;
         let key = SessionKey(*key);
         let ends = u64::from_be_bytes(*created).saturating_add(limit::SESSION_AGE_MAX.as_secs());
-        if now_seconds() > ends || self.seen.get(&key).is_some_and(|since| since.ended) {
+        let since = self.seen.get(&key);
+        if now_seconds() > ends || since.as_ref().is_some_and(|since| since.ended) {
             return None;
         }
         let version = Version::parse(std::str::from_utf8(version).ok()?)?;
@@ -213,7 +216,7 @@ impl Sessions {
             KEPT => Said { capabilities: Json::of(&serde_json::Map::new()), info: None },
             _ => Said::read(rest)?,
         };
-        Some(Session { key, version, ends, is_own, said })
+        Some(Session { key, version, ends, is_own, subscribed: since.is_some_and(|since| since.subscribed), said })
     }
 
     /// The replica that began the session of that id, if it is this principal's at this endpoint.
@@ -258,6 +261,11 @@ impl Sessions {
         if !self.since(key).subscribed {
             self.change(key, |since| since.subscribed = true);
         }
+    }
+
+    /// It has unsubscribed from all of it.
+    pub(super) fn has_unsubscribed(&self, key: SessionKey) {
+        self.change(key, |since| since.subscribed = false);
     }
 
     /// Two changes at once are both known afterwards.
