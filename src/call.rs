@@ -20,9 +20,9 @@ mod halt;
 mod input;
 mod link;
 mod mandate;
+mod outside;
 mod own;
 mod retry;
-mod roots;
 mod task;
 mod tied;
 mod traced;
@@ -38,9 +38,9 @@ use halt::{Halt, told};
 use input::Asking;
 use mandate::Mandated;
 pub use mandate::named;
+pub use outside::{report, roots_changed};
 pub use own::shown as own_tools;
 use retry::Retry;
-pub use roots::roots_changed;
 use task::{After, Augmented};
 pub use task::{Given as GivenTasks, TaskTopic, check as check_tasks, give_up, offered};
 use tied::Tied;
@@ -102,7 +102,7 @@ pub struct Request {
 }
 
 /// One call of an authenticated caller.
-pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> Running {
+pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Box<Request>) -> Box<Running> {
     // Subscribed before anything is decided, so that no revocation falls between the decision and the call.
     let decisions = gateway.decisions();
     let telemetry = gateway.telemetry();
@@ -127,7 +127,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             breaker::sent(&gateway, entry.proof());
             let entry = Some(entry);
             let (followed_for, settling, again) = (None, None, Again::Once);
-            Running {
+            Box::new(Running {
                 gateway,
                 entry,
                 exchange,
@@ -140,11 +140,11 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
                 settling,
                 again,
                 trace,
-            }
+            })
         }
         Err(halt) => {
             trail.about(caller);
-            trail.trace.end(traced::stopped(&halt.recorded));
+            trail.trace.end(|| traced::stopped(&halt.recorded));
             let mut attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             attempt.mandate = trail.mandate.as_ref().map(Held::facts);
             gateway.journal().stopped(&attempt, &halt.recorded);
@@ -176,6 +176,7 @@ async fn open(
     let retry = Retry::read(asked.params(), gateway.sealer(), caller.principal())?;
     if let Some(retry) = &retry {
         trail.leg = trail.leg.clone().of_call(retry.call());
+        Box::pin(bound::waits(gateway, retry)).await?;
     }
     let bound = retry.as_ref().and_then(Retry::mandate);
     trail.mandate = gateway.mandate(caller, request.mandate.as_deref(), bound).await?;
@@ -215,14 +216,13 @@ async fn open(
         link::Seeking { target, arguments: sent, retry: retried, answers: answered, declared, for_more: false };
     link::sought(gateway, caller, trail, &seeking).await?;
     // What the gateway itself asked is answered here, and is no server's business.
-    let is_own = retry.as_ref().is_some_and(Retry::is_own);
-    let answers = answers.filter(|_| !is_own);
+    let answers = answers.filter(|_| !retry.as_ref().is_some_and(Retry::is_own));
     let askable = gateway.askable(caller, permit.target().server(), declared);
     let capabilities = declared::declared(&request.client.capabilities, askable);
     let capabilities = task::offered(&request.client, capabilities);
     let augmented = Augmented::of(request, &view, permit.target());
     let round = retry.as_ref().map_or(0, Retry::round);
-    let asking = Asking { declared, round, is_of_one: declared::is_of_one(&request.endpoint), ..Asking::default() };
+    let asking = Asking { round, ..Asking::of(&request.client, &request.endpoint, declared) };
     let config = approval::config(gateway, &permit);
     let gated = approval::gated(config.as_ref(), &trail.leg, arguments.as_ref(), retry.as_ref(), answers.as_ref());
     // What the gateway has asked itself is nothing that the server asked.
@@ -277,7 +277,7 @@ pub struct Running {
     entry: Option<Entry<Grant>>,
     exchange: Exchange,
     decisions: watch::Receiver<u64>,
-    request: Request,
+    request: Box<Request>,
     then: Then,
     /// Whose call it is and where, once it goes on as a task that is followed for them.
     followed_for: Option<(Caller, ServerId)>,
@@ -286,7 +286,7 @@ pub struct Running {
     /// The credential that it hangs on.
     tied: Option<Tied>,
     /// How it ended, where something has to be looked at before anybody is told.
-    settling: Option<(Entry<Grant>, Outcome)>,
+    settling: Option<Box<(Entry<Grant>, Outcome)>>,
     again: Again,
     /// What is told of it; a call that is dropped is told of as cancelled.
     trace: Trace,
@@ -312,7 +312,7 @@ impl Running {
                 return Event::Done(self.settled().await);
             }
             if let Some(end) = self.made_again().await {
-                self.trace.end(traced::ended(&end));
+                self.trace.end(|| traced::ended(&end));
                 return Event::Done(end);
             }
             // What streams without a pause must not keep this from being noticed.
@@ -352,17 +352,17 @@ impl Running {
                         After::Deliver(outcome) => {
                             let epoch = self.gateway.revocation_epoch();
                             if entry.proof().labels().is_some_and(|labels| labels.has_to_settle(epoch)) {
-                                self.settling = Some((entry, outcome));
+                                self.settling = Some(Box::new((entry, outcome)));
                                 continue;
                             }
                             let outcome = self.ended(entry, outcome);
-                            self.trace.end(traced::ended(&outcome));
+                            self.trace.end(|| traced::ended(&outcome));
                             return Event::Done(outcome);
                         }
                         After::GoOn(recorded, exchange) => {
                             let proof = entry.proof();
                             self.followed_for = Some((proof.caller().clone(), proof.target().server_id().clone()));
-                            self.trace.end(traced::ended(&recorded));
+                            self.trace.end(|| traced::ended(&recorded));
                             mandate::count(&self.gateway, entry.proof(), &recorded, self.then.is_first);
                             entry.close(&recorded);
                             self.exchange = exchange;
@@ -376,18 +376,16 @@ impl Running {
     /// The end of a call that read from a store, once what others have put there meanwhile counts for its caller.
     /// Begun anew where nobody waited for it.
     async fn settled(&mut self) -> Outcome {
-        let labels = self.settling.as_ref().and_then(|(entry, _)| entry.proof().labels());
+        let labels = self.settling.as_ref().and_then(|settling| settling.0.proof().labels());
         let settled = match labels {
             Some(labels) => labels.settle(self.gateway.revocation_epoch()).await,
             None => Ok(()),
         };
-        let Some((entry, outcome)) = self.settling.take() else { return Refusal::new(Reason::Internal).into() };
-        let outcome = match settled {
-            Ok(()) => outcome,
-            Err(failure) => Outcome::Failed(failure),
-        };
+        let Some(settling) = self.settling.take() else { return Refusal::new(Reason::Internal).into() };
+        let (entry, outcome) = *settling;
+        let outcome = settled.map_or_else(Outcome::Failed, |()| outcome);
         let outcome = self.ended(entry, outcome);
-        self.trace.end(traced::ended(&outcome));
+        self.trace.end(|| traced::ended(&outcome));
         outcome
     }
 
@@ -428,8 +426,13 @@ impl Running {
     }
 
     /// What has its end already.
-    fn over(gateway: Arc<Gateway>, decisions: watch::Receiver<u64>, request: Request, outcome: Outcome) -> Self {
-        Self {
+    fn over(
+        gateway: Arc<Gateway>,
+        decisions: watch::Receiver<u64>,
+        request: Box<Request>,
+        outcome: Outcome,
+    ) -> Box<Self> {
+        Box::new(Self {
             gateway,
             entry: None,
             exchange: Exchange::finished(outcome),
@@ -442,7 +445,7 @@ impl Running {
             settling: None,
             again: Again::Once,
             trace: Trace::off(),
-        }
+        })
     }
 
     /// The same once its mandate is over, or its credential was taken back, wherever that was done. Cancel-safe: what was

@@ -17,6 +17,7 @@ pub mod accounts;
 pub mod approvals;
 pub mod ask;
 mod barred;
+pub mod bearer;
 pub mod beforehand;
 pub mod credentials;
 pub mod emergency;
@@ -43,6 +44,7 @@ mod source;
 mod standing;
 mod trusts;
 pub mod understand;
+pub mod voided;
 mod webhooks;
 mod wider;
 pub mod wish;
@@ -287,11 +289,6 @@ impl Gateway {
         self.journal.knocked(reason, peer);
     }
 
-    /// Counts and records a refusal of somebody who was authenticated, where nothing became a call.
-    pub fn declined(&self, caller: &Caller, reason: Reason) {
-        self.journal.declined((caller.principal(), caller.who()), reason);
-    }
-
     /// Whether somebody who was authenticated earlier still may act: not revoked, known to the configuration in
     /// force, and by a key or root that has not been withdrawn.
     ///
@@ -416,7 +413,10 @@ impl Gateway {
     /// The same, and the record is left to somebody else. Where it is not known which agents are stopped, revocations
     /// are in force all the same.
     async fn put_in_force(&self) -> Result<(), Failure> {
-        let (epoch, held) = self.store.revocations().await?;
+        let (held, voided) = tokio::join!(self.store.revocations(), self.store.voided(self.sealer.voided_to()));
+        let (epoch, held) = held?;
+        // Before somebody is let in again.
+        let voided = voided::void_handles(&self.store, &self.sealer, (epoch, &held), voided).await;
         // After the epoch, so that it is no older.
         let read = Lifecycle::read(&self.store, epoch).await;
         let stopped = read.map(|read| read.keep_newest(&self.lifecycle));
@@ -428,7 +428,7 @@ impl Gateway {
         self.decided_anew();
         // After what was taken back is in force, which waits for nothing.
         self.follow_pins().await;
-        stopped
+        voided.and(stopped)
     }
 
     /// What the files in `policies.next/` would decide otherwise, as far as it was seen.

@@ -216,6 +216,14 @@ impl Subject {
         Ok(if text.starts_with("user:") { Self::user(&issuer, &claim) } else { Self::group(&issuer, &claim) })
     }
 
+    /// The issuer and the `sub` of a user; nothing for others.
+    #[must_use]
+    pub fn claims(&self) -> Option<(IssuerAlias, String)> {
+        let (issuer, name) = self.0.strip_prefix("user:")?.split_once('/')?;
+        let claim = percent_encoding::percent_decode_str(name).decode_utf8_lossy().into_owned();
+        Some((IssuerAlias::new(issuer).ok()?, claim))
+    }
+
     /// The spelling that rules use.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -342,7 +350,7 @@ impl<'de> Deserialize<'de> for Digest {
 macro_rules! digest {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(pub Digest);
 

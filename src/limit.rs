@@ -83,6 +83,8 @@ pub const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const JSON_DEPTH_MAX: usize = 128;
 /// Members and elements in one message; a list of 1,000 tools with large schemas has about 100,000.
 pub const JSON_NODES_MAX: usize = 1_000_000;
+/// Members of the objects in a message whose places are kept when it is read, so that they need not be looked for again.
+pub const JSON_MEMBERS_KEPT_MAX: usize = 32;
 
 // === threads ===
 
@@ -250,6 +252,8 @@ pub const RECORD_TEXT_BYTES_MAX: usize = 512;
 pub const RECORD_VALUES_MAX: usize = 32;
 /// Rows of a reload that one line of its record lists; more need more lines.
 pub const RECORD_ROWS_MAX: usize = 200;
+/// So many lines of a reload are on their way into the record at once; lines.
+pub const RECORD_RELOAD_LINES_AT_ONCE: usize = 16;
 /// Calls in flight that one line at the beginning of a segment names; there are as many lines as that takes.
 pub const JOURNAL_OPEN_LEGS_MAX: usize = 2_000;
 /// Refusals that are no call's are counted for this long before they become one line.
@@ -272,6 +276,9 @@ pub const REVOCATIONS_MAX: i64 = 100_000;
 pub const REVOCATIONS_OF_FEEDS_MAX: i64 = 50_000;
 /// Of those, the blocks of people who left, which nothing lifts by itself: a logout has room in any case.
 pub const REVOCATIONS_LEFT_MAX: i64 = 40_000;
+/// Names of which it is remembered when they were taken back last, so that handles from before never open again; twice
+/// what can hold at once. Handles that are older than what is forgotten are void, whoever's they are.
+pub const VOIDED_MARKS_MAX: usize = 200_000;
 
 // === config ===
 

@@ -21,8 +21,8 @@ use crate::link;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Ask, Class};
 use crate::record::event::Listing;
-use crate::wire::mcp::{Era, Kind, Version};
-use crate::wire::{Json, Value};
+use crate::wire::mcp::{Era, Kind, Version, meta};
+use crate::wire::{Json, Value, server_info};
 
 /// Pages that were made, by what they were made of.
 pub type Pages = moka::sync::Cache<PageKey, Arc<Page>>;
@@ -114,7 +114,7 @@ async fn page_of(
         let _ = write!(more, ",\"ttlMs\":{ttl_ms},\"cacheScope\":\"private\"");
     }
     if let Some(next) = page.next {
-        let sealed = Json::of(&cursor.seal(gateway, caller.principal(), next)?);
+        let sealed = Json::of(&cursor.seal(gateway, caller, next)?);
         let _ = write!(more, ",\"nextCursor\":{}", sealed.as_str());
     }
     let result = format!("{body}{more}}}");
@@ -224,6 +224,9 @@ impl Page {
             count += 1;
         }
         result.push(']');
+        if key.era == Era::Modern {
+            let _ = write!(result, ",\"_meta\":{{\"{}\":{}}}", meta::SERVER_INFO, server_info().as_str());
+        }
         result.push('}');
         Self { result, shown: count, next }
     }
@@ -241,8 +244,9 @@ impl Cursor {
         format!("{}.{}.{}", self.kind.list_method(), self.list.short(), self.class.0.short())
     }
 
-    fn seal(&self, gateway: &Gateway, principal: PrincipalKey, offset: usize) -> Result<String, Failure> {
-        let sealed = gateway.sealer().seal("cursor", principal, format!("{} {offset}", self.check()).as_bytes());
+    fn seal(&self, gateway: &Gateway, caller: &Caller, offset: usize) -> Result<String, Failure> {
+        let holder = caller.holder(&gateway.config());
+        let sealed = gateway.sealer().seal_for("cursor", &holder, format!("{} {offset}", self.check()).as_bytes());
         sealed.map_err(|error| Failure::before(Reason::Internal, error.to_string()))
     }
 
@@ -392,10 +396,6 @@ fn with_extensions(capabilities: &str, members: &str) -> String {
         (members, Some(others)) => format!(",\"extensions\":{{{members},{others}"),
         (members, None) => format!(",\"extensions\":{{{members}}}{capabilities}"),
     }
-}
-
-fn server_info() -> Json {
-    Json::of(&serde_json::json!({ "name": "bailiwick", "title": "Bailiwick", "version": env!("CARGO_PKG_VERSION") }))
 }
 
 fn member(name: &str) -> impl Fn(&String) -> String {

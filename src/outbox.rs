@@ -23,6 +23,8 @@ pub enum Event {
     ApprovalRequested,
     /// An agent may not act any more.
     AgentSuspended,
+    /// A server is there for nobody any more.
+    ServerSuspended,
     /// Definitions are not those that were accepted, and are kept back.
     PinChanged,
     /// Somebody has emergency access.
@@ -35,9 +37,10 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of the documentation.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ApprovalRequested,
         Self::AgentSuspended,
+        Self::ServerSuspended,
         Self::PinChanged,
         Self::BreakGlassOpened,
         Self::BreakGlassUsed,
@@ -50,6 +53,7 @@ impl Event {
         match self {
             Self::ApprovalRequested => "approval.requested",
             Self::AgentSuspended => "agent.suspended",
+            Self::ServerSuspended => "server.suspended",
             Self::PinChanged => "pin.changed",
             Self::BreakGlassOpened => "break_glass.opened",
             Self::BreakGlassUsed => "break_glass.used",

@@ -6,7 +6,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::LazyLock;
 use std::time::Duration;
+
+use memchr::memmem::Finder;
 
 use crate::ids::{Digest, ParkId};
 use crate::wire::Json;
@@ -176,6 +179,14 @@ impl fmt::Display for Stop {
             Self::Failed(failure) => failure.fmt(formatter),
         }
     }
+}
+
+/// Whether a tool's result says that the tool failed. Large results that never say so are not walked.
+#[must_use]
+pub fn says_error(result: &Json) -> bool {
+    static NAME: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"isError\""));
+    let said = || result.value().as_object()?.get("isError")?.as_bool();
+    NAME.find(result.as_bytes()).is_some() && said().unwrap_or_default()
 }
 
 /// How one leg of a call ended. Every exchange has exactly one.

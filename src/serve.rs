@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::keyfile::Missing;
 use crate::config::{Durability, GatewayConfig, Mistake, Overrides, ReloadMode, TlsConfig};
 use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
@@ -31,6 +32,7 @@ use crate::feeds::Feeds;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::keys::Keys;
 use crate::gateway::pins::Keeper;
+use crate::gateway::voided::void_handles;
 use crate::gateway::{
     Along, Files, Gateway, Lifecycle, Own, Parts, Reloader, Snapshot, follow_keys, follow_store, record_missed, replay,
     review, send_messages, watch_files,
@@ -262,7 +264,7 @@ async fn open(
     let control = Control::bind(state.path()).map_err(trouble)?;
     let store = Store::open(&state, &config.gateway.store).await.map_err(trouble)?;
     let replica = store.replica().await.map_err(trouble)?;
-    let keys = Keys::read(&config, state.path(), replica).await.map_err(trouble)?;
+    let keys = Keys::read(&config, state.path(), replica, Missing::Make).await.map_err(trouble)?;
     let (sealer, vault_sealer) = (Arc::new(keys.sealer().map_err(trouble)?), keys.vault_sealer().map_err(trouble)?);
     reloader.exchange_key_names(keys.names().to_vec());
     let (key, checkpoint_keys) = keys.into_record();
@@ -290,6 +292,8 @@ async fn open(
     let recorded = record_missed(&store, &journal, replica, recovered.epoch).await.map_err(trouble)?;
     standing.recorded(recorded).await;
     let (epoch, held) = store.revocations().await.map_err(trouble)?;
+    let voided = store.voided(sealer.voided_to()).await;
+    void_handles(&store, &sealer, (epoch, &held), voided).await.map_err(trouble)?;
     let revocations = Arc::new(Revocations::default());
     let lifecycle = Lifecycle::read(&store, epoch).await.map_err(trouble)?;
     let now_s = store.now_s().await.map_err(trouble)?;
@@ -422,6 +426,7 @@ async fn keep_proposals(gateway: Arc<Gateway>) {
 async fn housekeeping(gateway: Arc<Gateway>) {
     let stopping = gateway.stopping();
     let mut marked = gateway.journal().written().records();
+    gateway.tell_of_rotations().await;
     loop {
         // At once: a deadline may have passed while nobody was here.
         gateway.close_overdue_reviews().await;

@@ -14,6 +14,8 @@ use bailiwick::gateway::understand::{Understood, understand};
 
 #[path = "examples/kubernetes.rs"]
 mod kubernetes;
+#[path = "examples/promql.rs"]
+mod promql;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -264,6 +266,29 @@ fn alerts_and_dashboard_name_only_metrics_and_reasons_that_there_are() {
     }
     let dashboard: serde_json::Value = serde_json::from_str(&deployed("dashboard.json")).unwrap();
     assert!(dashboard["panels"].as_array().unwrap().len() >= 8);
+    let exported = promql::exported(&known);
+    let mut expressions = Vec::new();
+    collect(&dashboard, &mut expressions);
+    let drawn = expressions.len();
+    collect(&serde_yaml_ng::from_str(&deployed("alerts.yml")).unwrap(), &mut expressions);
+    assert!(drawn > 10 && expressions.len() > drawn + 10, "{expressions:?}");
+    for expression in &expressions {
+        promql::check(expression, &exported).unwrap_or_else(|problem| panic!("{expression}: {problem}"));
+    }
+    for wrong in [
+        "increase(bailiwick_refusals_total[5m]",
+        "increase(bailiwick_refusals_total)",
+        "bailiwick_refusals_total[5m] > 0",
+        "increase(bailiwick_refusals_total{event=\"x\"}[5m]) > 0",
+        "sum by (outcome) (bailiwick_refusals_total)",
+        "histogram_quantile(0.5, rate(bailiwick_refusals_total[5m]))",
+        "rates(bailiwick_refusals_total[5m])",
+        "bailiwick_refusals > 0",
+        "increase(bailiwick_refusals_total[5x]) > 0",
+        "increase(bailiwick_refusals_total[5m]) >",
+    ] {
+        assert!(promql::check(wrong, &exported).is_err(), "{wrong}");
+    }
     // A label that no series has matches nothing, and nobody is ever told.
     let labels = |line: &str| -> BTreeSet<String> {
         let inside = line.split_once('{').map_or("", |(_, rest)| rest.split('}').next().unwrap());
@@ -279,6 +304,18 @@ fn alerts_and_dashboard_name_only_metrics_and_reasons_that_there_are() {
         }
     }
     assert!(matched > 10);
+}
+
+/// Every expression of a dashboard, or of rules.
+fn collect(panel: &serde_json::Value, expressions: &mut Vec<String>) {
+    match panel {
+        serde_json::Value::Object(members) => {
+            expressions.extend(members.get("expr").and_then(|text| text.as_str()).map(str::to_owned));
+            members.values().for_each(|member| collect(member, expressions));
+        }
+        serde_json::Value::Array(elements) => elements.iter().for_each(|element| collect(element, expressions)),
+        _ => {}
+    }
 }
 
 fn is_no_name(letter: char) -> bool {

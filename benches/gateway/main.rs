@@ -44,13 +44,27 @@ struct Options {
     keep: bool,
 }
 
-const PARTS: [&str; 11] =
-    ["direct", "calls", "list", "memory", "start", "noisy", "sick", "revoke", GOVERNED, CRASH, REPLICAS];
+const PARTS: [&str; 12] = [
+    "direct",
+    "calls",
+    "list",
+    "memory",
+    "start",
+    "noisy",
+    "sick",
+    "revoke",
+    GOVERNED,
+    CRASH,
+    REPLICAS,
+    REVOKE_REPLICAS,
+];
 
 /// Only where it is named, as the next: it starts a PostgreSQL.
 const GOVERNED: &str = "governed";
 /// The same.
 const REPLICAS: &str = "replicas";
+/// The same.
+const REVOKE_REPLICAS: &str = "revoke-replicas";
 /// Takes minutes, so it runs only when it is named.
 const CRASH: &str = "crash";
 
@@ -102,6 +116,9 @@ async fn run(options: &Options) -> Result<()> {
     }
     if options.parts.iter().any(|part| part == REPLICAS) {
         replicas::replicas(&world, options.duration).await?;
+    }
+    if options.parts.iter().any(|part| part == REVOKE_REPLICAS) {
+        revoke::replicas(&world).await?;
     }
     if options.parts.iter().any(|part| part == CRASH) {
         crash::crash(&world, options.kills).await?;

@@ -1,18 +1,22 @@
 //! How soon a revocation counts, under load: from its request to its acknowledgement, and to the first refusal of a
-//! caller who calls without a pause; and how soon their open stream ends.
+//! caller who calls without a pause; and how soon their open stream ends. The same with three replicas, each of the
+//! three at another one.
 
 use std::time::{Duration, Instant};
 
 use bailiwick::control::RevocationOrder;
 use bailiwick::control::client;
+use futures_util::future::try_join_all;
 use http::Method;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::Result;
 use crate::client::Connection;
 use crate::load::{Ask, Load, check, drive, request};
 use crate::parts::{WARM_UP, through};
+use crate::replicas::postgres::{Database, PASSWORD};
 use crate::upstream::ECHO;
 use crate::world::{Gateway, PEOPLE, Setup, World};
 
@@ -25,7 +29,7 @@ const CONNECTIONS: usize = 16;
 /// Revokes a hundred people while the others call, on one gateway after the other.
 pub async fn revoke(world: &World) -> Result<()> {
     for durability in ["os", "fsync"] {
-        let (mut told, mut refused, mut cut) = (Vec::new(), Vec::new(), Vec::new());
+        let mut all = All::default();
         for _ in 0..ROUNDS {
             let gateway = world.gateway(&Setup { durability, ..Setup::default() }).await?;
             let call = || Ask::Call(format!("s0__{ECHO}"));
@@ -35,28 +39,78 @@ pub async fn revoke(world: &World) -> Result<()> {
             };
             drive(Load { duration: WARM_UP, ..others() }).await?;
             let load = tokio::spawn(drive(others()));
-            for person in 0..REVOKED {
-                let times = one(&gateway, person).await?;
-                told.push(times.told);
-                refused.push(times.refused);
-                cut.push(times.cut);
-            }
-            if load.is_finished() {
-                return Err("the load ended before the revocations did".into());
-            }
-            load.abort();
+            all.of([&gateway, &gateway, &gateway], load).await?;
         }
         println!(
             "\n{} revocations of a subject, {CONNECTIONS} connections of {} others, `{durability}`",
             ROUNDS * REVOKED,
             PEOPLE - REVOKED
         );
-        println!("{:>44}  {:>8}  {:>8}  {:>8}", "", "p50 ms", "p99 ms", "most ms");
-        print("from the request to its acknowledgement", &mut told);
-        print("to the first refusal of who calls on", &mut refused);
-        print("to the end of their open stream", &mut cut);
+        all.print(["to the first refusal of who calls on", "to the end of their open stream"]);
     }
     Ok(())
+}
+
+/// The same with three replicas: revoked at the first, while the person calls at the second and has a stream at the
+/// third, and the others call at all of them.
+pub async fn replicas(world: &World) -> Result<()> {
+    let mut all = All::default();
+    for _ in 0..ROUNDS {
+        let Some(database) = Database::fresh().await else { return Ok(()) };
+        let store = Some((database.url(), PASSWORD));
+        let gateways = world.replicas(&Setup { durability: "os", store, ..Setup::default() }, 3).await?;
+        let [first, second, third] = &gateways[..] else { return Err("there are not three replicas".into()) };
+        let loads = |time: Duration| -> Vec<Load> {
+            let others = |gateway: &Gateway| Load {
+                tokens: std::sync::Arc::new(gateway.tokens[REVOKED..].to_vec()),
+                ..through(gateway, CONNECTIONS / 3, time, Ask::Call(format!("s0__{ECHO}")))
+            };
+            gateways.iter().map(others).collect()
+        };
+        try_join_all(loads(WARM_UP).into_iter().map(drive)).await?;
+        let load = tokio::spawn(try_join_all(loads(Duration::from_secs(600)).into_iter().map(drive)));
+        all.of([first, second, third], load).await?;
+    }
+    println!(
+        "\n{} revocations of a subject at one of three replicas, {} connections of {} others at each, `os`",
+        ROUNDS * REVOKED,
+        CONNECTIONS / 3,
+        PEOPLE - REVOKED
+    );
+    all.print(["to the first refusal at the second replica", "to the end of their stream at the third"]);
+    Ok(())
+}
+
+/// What every revocation took.
+#[derive(Default)]
+struct All {
+    told: Vec<Duration>,
+    refused: Vec<Duration>,
+    cut: Vec<Duration>,
+}
+
+impl All {
+    /// Revokes a hundred people while the load goes on, and ends it.
+    async fn of<T>(&mut self, gateways: [&Gateway; 3], load: JoinHandle<T>) -> Result<()> {
+        for person in 0..REVOKED {
+            let times = one(gateways, person).await?;
+            self.told.push(times.told);
+            self.refused.push(times.refused);
+            self.cut.push(times.cut);
+        }
+        if load.is_finished() {
+            return Err("the load ended before the revocations did".into());
+        }
+        load.abort();
+        Ok(())
+    }
+
+    fn print(&mut self, [refused, cut]: [&str; 2]) {
+        println!("{:>44}  {:>8}  {:>8}  {:>8}", "", "p50 ms", "p99 ms", "most ms");
+        print("from the request to its acknowledgement", &mut self.told);
+        print(refused, &mut self.refused);
+        print(cut, &mut self.cut);
+    }
 }
 
 struct Times {
@@ -65,9 +119,10 @@ struct Times {
     cut: Duration,
 }
 
-async fn one(gateway: &Gateway, person: usize) -> Result<Times> {
+/// Revoked at the first, while they call at the second and have a stream at the third.
+async fn one([at, calls_at, streams_at]: [&Gateway; 3], person: usize) -> Result<Times> {
     let (ready, mut calling) = watch::channel(false);
-    let (address, token) = (gateway.address, gateway.tokens[person].clone());
+    let (address, token) = (calls_at.address, calls_at.tokens[person].clone());
     // One that calls and calls, until it is refused.
     let caller = tokio::spawn(async move {
         let ask = Ask::Call(format!("s0__{ECHO}"));
@@ -83,7 +138,7 @@ async fn one(gateway: &Gateway, person: usize) -> Result<Times> {
         }
         Err("never refused".into())
     });
-    let stream = stream(gateway, person).await?;
+    let stream = stream(streams_at, person).await?;
     calling.wait_for(|ready| *ready).await?;
     let order = RevocationOrder {
         target: "subject".to_owned(),
@@ -93,7 +148,7 @@ async fn one(gateway: &Gateway, person: usize) -> Result<Times> {
         note: String::new(),
     };
     let began = Instant::now();
-    let answer = client::request(&gateway.state(), Method::POST, "/revoke", Some(&order)).await?;
+    let answer = client::request(&at.state(), Method::POST, "/revoke", Some(&order)).await?;
     let told = began.elapsed();
     if !answer.status.is_success() {
         return Err(format!("a revocation was answered {}", answer.status).into());

@@ -102,7 +102,12 @@ impl Running {
 }
 
 /// The pipeline once more, for the same call.
-fn opening(gateway: Arc<Gateway>, caller: Caller, request: Request, leg: Leg) -> BoxFuture<'static, Option<Leading>> {
+fn opening(
+    gateway: Arc<Gateway>,
+    caller: Caller,
+    request: Box<Request>,
+    leg: Leg,
+) -> BoxFuture<'static, Option<Leading>> {
     Box::pin(async move {
         tokio::time::sleep(limit::CALL_AGAIN_PAUSE).await;
         let mut trail = Trail { leg, target: None, name: None, mandate: None, trace: Trace::off(), again: true };

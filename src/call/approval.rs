@@ -112,7 +112,8 @@ pub async fn asked(
         mandate: trail.mandate.as_ref().map(|held| &held.mandate().id),
         used: None,
     };
-    let state = retry::seal_approval(gateway.sealer(), caller.principal(), &about, key, &pending.approval, within)?;
+    let holder = caller.holder_at(&gateway.config(), target.server());
+    let state = retry::seal_approval(gateway.sealer(), &holder, &about, key, &pending.approval, within)?;
     let result = serde_json::json!({
         "resultType": "input_required",
         "inputRequests": { key: { "method": "elicitation/create", "params": question } },

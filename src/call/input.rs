@@ -8,15 +8,17 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::bound;
+use super::declared::is_of_one;
 use super::mandate::{self, Mandated};
 use super::retry::{self, About};
+use super::{ClientFacts, Endpoint};
 use crate::config::ServerConfig;
 use crate::delegate::Grant;
 use crate::gateway::Gateway;
 use crate::ids::ParkId;
 use crate::limit;
 use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume, Stop};
-use crate::wire::mcp::{code, meta};
+use crate::wire::mcp::{Era, code, meta};
 use crate::wire::{Askable, Edit, InputKind, Json, Object, Source, Value};
 
 /// The key in `_meta` of a question that names the server which asks.
@@ -38,6 +40,16 @@ pub struct Asking<'a> {
     pub own_task: bool,
     /// One server is all that its client has here, so that this server's context is its own.
     pub is_of_one: bool,
+    /// The client can tell how far it is with an answer: only legacy ones can.
+    pub reports: bool,
+}
+
+impl Asking<'_> {
+    /// What is known of a client that declared this, at an endpoint.
+    pub fn of(client: &ClientFacts, endpoint: &Endpoint, declared: Askable) -> Self {
+        let reports = client.version.era() == Era::Legacy;
+        Self { declared, is_of_one: is_of_one(endpoint), reports, ..Self::default() }
+    }
 }
 
 /// The question as the client may see it, or the end of the call.
@@ -140,6 +152,7 @@ fn question(
     }
     let server = grant.target().server();
     let may = gateway.askable(grant.caller(), server, asking.declared);
+    let reported = is_reported(grant, asking, resume);
     let (mut keys, mut edits) = (Vec::new(), Vec::new());
     if let Some(requests) = object.get("inputRequests").filter(|requests| !requests.is_null()) {
         // A key that stands twice would be decided by its first value and asked by its last.
@@ -169,7 +182,7 @@ fn question(
             }
             text.push_str(Json::of(key.as_ref()).as_str());
             text.push(':');
-            text.push_str(attributed(request, params, kind, (server, asking.is_of_one)).as_str());
+            text.push_str(attributed(request, params, kind, (server, asking.is_of_one), reported).as_str());
             keys.push(key.into_owned());
         }
         text.push('}');
@@ -189,11 +202,19 @@ fn question(
         used: grant.approval().map(|used| used.kept.id.as_str()).or(asking.used),
         home: bound::here(gateway, server, resume.parked.is_some() || grant.is_following()),
     };
-    let state = retry::seal(gateway.sealer(), grant.principal(), &about, keys, (resume.parked, inner), within);
+    let holder = grant.caller().holder_at(&gateway.config(), server);
+    let state = retry::seal(gateway.sealer(), &holder, &about, keys, (resume.parked, inner), within);
     let state = state.ok_or_else(|| Stop::from(Failure::after(Reason::Internal, "a state cannot be sealed")))?;
     edits.push(Edit::Set("requestState", Json::of(&state)));
     let resume = Resume { within, ..resume };
     Ok(Outcome::InputRequired { origin: Origin::Upstream, result: object.edited(&edits), resume })
+}
+
+/// Whether a server that waits may hear how far its client is with the answer. Not where somebody approved the call, who
+/// has seen no such words, and not where labels are counted for it: nobody looks at what its caller has read until then.
+fn is_reported(grant: &Grant, asking: Asking<'_>, resume: Resume) -> bool {
+    let is_looked_at = grant.approval().is_some() || asking.used.is_some() || grant.labels().is_some();
+    asking.reports && resume.parked.is_some() && !is_looked_at
 }
 
 /// The request with the name of the server that asks, where the user or the client can see it.
@@ -202,13 +223,16 @@ fn attributed(
     params: Option<Object<'_>>,
     kind: InputKind,
     (server, is_of_one): (&ServerConfig, bool),
+    reported: bool,
 ) -> Json {
     let empty = Json::of(&serde_json::Map::new());
     let Some(params) = params.or_else(|| empty.value().as_object()) else { return empty.clone() };
     let own = params.get("_meta").and_then(Value::as_object).or_else(|| empty.value().as_object());
-    // Progress on an answer would be reported to nobody, and a task goes by another id here.
-    let gone =
-        [Edit::RemovePrefix(meta::OWN_PREFIX), Edit::Remove(meta::PROGRESS_TOKEN), Edit::Remove(meta::RELATED_TASK)];
+    // A task goes by another id here.
+    let mut gone = vec![Edit::RemovePrefix(meta::OWN_PREFIX), Edit::Remove(meta::RELATED_TASK)];
+    if !reported {
+        gone.push(Edit::Remove(meta::PROGRESS_TOKEN));
+    }
     let own = own.map(|own| own.edited(&gone));
     let own = own.as_ref().and_then(|own| own.value().as_object());
     let own = own.map(|own| own.edited(&[Edit::Set(ASKING_SERVER, Json::of(server.id.as_str()))]));
@@ -287,7 +311,7 @@ mod tests {
             let json = Json::parse(text, Source::Client).unwrap();
             let request = json.value().as_object().unwrap();
             let params = request.get("params").and_then(Value::as_object);
-            let shown = attributed(request, params, InputKind::Sampling, (&server, is_of_one));
+            let shown = attributed(request, params, InputKind::Sampling, (&server, is_of_one), false);
             let shown: serde_json::Value = serde_json::from_str(shown.as_str()).unwrap();
             shown["params"].get("includeContext").cloned()
         };

@@ -59,7 +59,7 @@ pub(super) async fn sought(
     let Some(owner) = Owner::of(caller) else { return Err(missing.into()) };
     let own = seeking.retry.filter(|retry| retry.is_own());
     let agreed = own.is_some() && seeking.answers.is_some_and(is_agreed);
-    if agreed && waited(gateway, caller, seeking).await? {
+    if agreed && Box::pin(waited(gateway, caller, seeking)).await? {
         return Ok(());
     }
     let Some(address) = link::address(gateway, caller, target.server()) else { return Err(missing.into()) };
@@ -174,7 +174,8 @@ fn question(
         mandate: trail.mandate.as_ref().map(|held| &held.mandate().id),
         used: None,
     };
-    let state = retry::seal_own(gateway.sealer(), caller.principal(), &about, KEY, within)?;
+    let holder = caller.holder_at(&gateway.config(), target.server());
+    let state = retry::seal_own(gateway.sealer(), &holder, &about, KEY, within)?;
     let params = json!({ "mode": "url", "url": address, "message": format!("[bailiwick] {message}") });
     let result = Json::of(&json!({
         "resultType": "input_required",

@@ -184,7 +184,7 @@ pub async fn call(
         }
     };
     trail.about(caller);
-    trail.trace.end(super::traced::ended(&outcome));
+    trail.trace.end(|| super::traced::ended(&outcome));
     outcome
 }
 

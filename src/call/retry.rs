@@ -15,6 +15,7 @@ use crate::ids::{CallId, Digest, MandateId, ParkId, PrincipalKey, ReplicaId, Ser
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
 use crate::wire::handle::Sealer;
+use crate::wire::voids::Holder;
 use crate::wire::{Json, Object, Value};
 
 const PURPOSE: &str = "input";
@@ -118,6 +119,13 @@ impl Retry {
         let content = sealer.open_within(PURPOSE, principal, handle, limit::INPUT_HANDLE_BYTES_MAX)?;
         let state: State = serde_json::from_slice(&content).ok()?;
         state.home?.parse().ok()
+    }
+
+    /// The replica where the call waits, where it waits at one of several.
+    #[must_use]
+    pub fn waits_at(&self) -> Option<ReplicaId> {
+        self.parked?;
+        self.state.home.as_deref()?.parse().ok()
     }
 
     /// Whether this is the retry of the very request that was asked about.
@@ -233,7 +241,7 @@ fn answers(params: Object<'_>, taken: impl Fn(&str) -> bool) -> Result<Option<Js
 /// When the cipher fails, or too many rounds were asked.
 pub fn seal(
     sealer: &Sealer,
-    principal: PrincipalKey,
+    holder: &Holder,
     about: &About<'_>,
     keys: Vec<String>,
     resume: (Option<ParkId>, Option<String>),
@@ -242,20 +250,20 @@ pub fn seal(
     let (parked, inner) = resume;
     let parked = parked.map(|id| id.to_string());
     let state = State { parked, inner, charged: true, ..state(about, keys, within) };
-    sealer.seal(PURPOSE, principal, &serde_json::to_vec(&state).ok()?).ok()
+    sealer.seal_for(PURPOSE, holder, &serde_json::to_vec(&state).ok()?).ok()
 }
 
 /// Seals the state of a question that the gateway asks itself, about a request for approval.
 pub fn seal_approval(
     sealer: &Sealer,
-    principal: PrincipalKey,
+    holder: &Holder,
     about: &About<'_>,
     key: &str,
     approval: &str,
     within: Duration,
 ) -> Option<String> {
     let own = State { approval: Some(approval.to_owned()), ..state(about, vec![key.to_owned()], within) };
-    sealer.seal(PURPOSE, principal, &serde_json::to_vec(&own).ok()?).ok()
+    sealer.seal_for(PURPOSE, holder, &serde_json::to_vec(&own).ok()?).ok()
 }
 
 fn state(about: &About<'_>, keys: Vec<String>, within: Duration) -> State {
@@ -278,19 +286,13 @@ fn state(about: &About<'_>, keys: Vec<String>, within: Duration) -> State {
 }
 
 /// Seals the state of a question of the gateway's own.
-pub fn seal_own(
-    sealer: &Sealer,
-    principal: PrincipalKey,
-    about: &About<'_>,
-    key: &str,
-    within: Duration,
-) -> Option<String> {
+pub fn seal_own(sealer: &Sealer, holder: &Holder, about: &About<'_>, key: &str, within: Duration) -> Option<String> {
     if about.round > limit::INPUT_ROUNDS_MAX {
         return None;
     }
     // It is asked and answered at any replica.
     let state = State { own: true, home: None, ..state(about, vec![key.to_owned()], within) };
-    sealer.seal(PURPOSE, principal, &serde_json::to_vec(&state).ok()?).ok()
+    sealer.seal_for(PURPOSE, holder, &serde_json::to_vec(&state).ok()?).ok()
 }
 
 /// What a request asks for, however it is spelled: the order of members and escapes make no difference.

@@ -6,7 +6,7 @@
 use super::{Request, Trail};
 use crate::identity::Caller;
 use crate::inversion::{self, Control};
-use crate::outcome::{Outcome, Stop};
+use crate::outcome::{Outcome, Stop, says_error};
 use crate::telemetry::{Context, Ended, HEADER, Subject};
 use crate::wire::{Edit, Json, Outgoing, Value};
 
@@ -50,7 +50,7 @@ pub(super) fn subject(trail: &Trail, caller: &Caller) -> Subject {
 /// How it ended, in the words of the conventions.
 pub(super) fn ended(outcome: &Outcome) -> Ended {
     match outcome {
-        Outcome::Complete(result) if is_error(result) => Ended::Error("tool_error"),
+        Outcome::Complete(result) if says_error(result) => Ended::Error("tool_error"),
         Outcome::Complete(_) | Outcome::InputRequired { .. } | Outcome::Task(_) => Ended::Well,
         Outcome::Error(error) => {
             let code = error.value().as_object().and_then(|error| error.get("code")).and_then(Value::as_i64);
@@ -67,10 +67,4 @@ pub(super) const fn stopped(stop: &Stop) -> Ended {
         Stop::Refused(refusal) => refusal.reason.code(),
         Stop::Failed(failure) => failure.reason.code(),
     })
-}
-
-/// Large results that never say that they are errors are not walked.
-fn is_error(result: &Json) -> bool {
-    memchr::memmem::find(result.as_bytes(), b"\"isError\"").is_some()
-        && result.value().as_object().and_then(|result| result.get("isError")).and_then(Value::as_bool) == Some(true)
 }

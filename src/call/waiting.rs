@@ -132,7 +132,8 @@ pub async fn created(
     if !store.change(vec![change], Tell::Nobody).await.ok()?.is_done() {
         return None;
     }
-    let id = gateway.sealer().seal(ID, principal, key.as_bytes()).ok()?;
+    let holder = caller.holder_at(&gateway.config(), target.server());
+    let id = gateway.sealer().seal_for(ID, &holder, key.as_bytes()).ok()?;
     let mut shown = told(&own, &id, "working", Some("waits for somebody's approval"));
     shown.insert("resultType".to_owned(), json!("task"));
     Some(Outcome::Task(Json::of(&shown)))

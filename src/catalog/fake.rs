@@ -186,6 +186,7 @@ pub(crate) fn server(id: &str) -> ServerConfig {
         forward_headers: Vec::new(),
         discoverable: false,
         elicit_url_hosts: Vec::new(),
+        redact: Vec::new(),
         idempotent: Vec::new(),
     }
 }

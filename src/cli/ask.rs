@@ -12,12 +12,15 @@ use super::Ending;
 use super::door::Elsewhere;
 use super::files::{Files, Understood};
 use super::output::{Output, trouble};
+use super::typed_token;
 use super::who::Who;
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer, subject};
+use crate::gateway::bearer::TokenText;
 use crate::ids::{Action, Subject};
 use crate::policy::Explanation;
 
 mod answer;
+mod bearer;
 
 /// Whom to ask about the policy.
 #[derive(Debug, Clone, Args)]
@@ -35,6 +38,8 @@ Examples:
   bailiwick explain deploy/rollout --as user:corp/anna --arguments '{\"replicas\": 50}'
   bailiwick explain notes/note://team/3 --action read --as user:corp/anna
   bailiwick explain deploy/rollout --agent release-bot --at 2026-12-24T23:00:00Z
+  printf %s \"$TOKEN\" | bailiwick explain notes/add_note --token -
+                                       whoever has this token, with the agents of its chain (act)
 
 Ends with 0 when it would be allowed, with 1 when it would be refused.";
 
@@ -54,6 +59,9 @@ pub struct ExplainArguments {
     /// Who would do it
     #[command(flatten)]
     pub who: Who,
+    /// Whoever has this token would do it; only `-`, which reads it from standard input. It is verified and never shown
+    #[arg(long, value_name = "-", conflicts_with_all = ["subject", "groups", "agent", "scopes", "client_proof", "actors"])]
+    pub token: Option<String>,
     /// The arguments of the call, as a JSON object
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     pub arguments: Option<String>,
@@ -145,8 +153,10 @@ pub async fn explain(arguments: &ExplainArguments, output: Output) -> Ending {
             return Ending::Trouble;
         }
     };
-    let files =
-        |understood: &Understood| question.answer(understood.config(), &understood.policy, jiff::Timestamp::now());
+    let files = async |understood: &Understood| match question.token {
+        Some(_) => bearer::explain(&question, understood).await,
+        None => question.answer((understood.config(), &understood.policy), None, jiff::Timestamp::now()),
+    };
     let Place { elsewhere, files: place } = &arguments.place;
     let asked = asked(elsewhere, place, Method::POST, "/explain", Some(&question), files).await;
     let Some::<Explanation>(explanation) = asked else { return Ending::Trouble };
@@ -159,7 +169,7 @@ pub async fn who_can(arguments: &WhoCanArguments, output: Output) -> Ending {
     let Object { server, name } = &arguments.object;
     let (object, action) = (format!("{server}/{name}"), arguments.action.to_string());
     let path = with_query("/who-can", &[("object", &object), ("action", &action)]);
-    let files = |understood: &Understood| ask::who_can(&understood.policy, &object, &action);
+    let files = async |understood: &Understood| ask::who_can(&understood.policy, &object, &action);
     let Place { elsewhere, files: place } = &arguments.place;
     let asked = asked(elsewhere, place, Method::GET, &path, None::<&()>, files).await;
     let Some::<WhoCanAnswer>(found) = asked else { return Ending::Trouble };
@@ -170,7 +180,7 @@ pub async fn who_can(arguments: &WhoCanArguments, output: Output) -> Ending {
 /// Says what somebody may do.
 pub async fn what_can(arguments: &WhatCanArguments, output: Output) -> Ending {
     let path = with_query("/what-can", &[("subject", arguments.subject.as_str())]);
-    let files = |understood: &Understood| Ok(ask::what_can(&understood.policy, &arguments.subject));
+    let files = async |understood: &Understood| Ok(ask::what_can(&understood.policy, &arguments.subject));
     let Place { elsewhere, files: place } = &arguments.place;
     let asked = asked(elsewhere, place, Method::GET, &path, None::<&()>, files).await;
     let Some::<WhatCanAnswer>(found) = asked else { return Ending::Trouble };
@@ -185,10 +195,10 @@ async fn asked<B: Serialize, T: DeserializeOwned>(
     method: Method,
     path: &str,
     body: Option<&B>,
-    files: impl FnOnce(&Understood) -> Result<T, String>,
+    files: impl AsyncFnOnce(&Understood) -> Result<T, String>,
 ) -> Option<T> {
     let answered = match elsewhere.remote() {
-        Ok(None) => files(&place.or_complain()?),
+        Ok(None) => files(&place.or_complain()?).await,
         Ok(Some(remote)) => {
             let answer = remote.ask(method, path, body).await.and_then(|answer| answer.read());
             answer.map_err(|error| error.to_string())
@@ -209,6 +219,7 @@ impl ExplainArguments {
         let Object { server, name } = &self.object;
         let given = self.arguments.clone().map(RawValue::from_string).transpose();
         let meant = self.who.meant();
+        let token = self.token.as_deref().map(|given| typed_token::read(given, "explain SERVER/TOOL")).transpose()?;
         let seen = self.seen.as_ref().map(|labels| labels.iter().cloned());
         Ok(Question {
             object: format!("{server}/{name}"),
@@ -223,6 +234,7 @@ impl ExplainArguments {
             actors: meant.actors,
             mandate: self.mandate.clone(),
             seen: seen.map(|labels| labels.filter(|label| !label.is_empty()).collect()),
+            token: token.map(TokenText::from),
         })
     }
 }

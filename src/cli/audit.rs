@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::Ending;
 use super::output::{BAD, GOOD, Output, QUIET, WARNING, trouble};
 use super::state::State;
-use crate::config::keyfile;
+use crate::config::keyfile::{self, Missing};
 use crate::limit;
 use crate::record::audit::{Against, Audit, Judgement, audit};
 use crate::record::checkpoint::{SignedCheckpoint, VerifierKey, published};
@@ -120,13 +120,13 @@ async fn digests(arguments: &AuditArguments, asked: &DigestArguments, output: Ou
     let keys = if state.names_keys("journal") {
         let understood = state.files().or_complain().ok_or("the keys cannot be read")?;
         let config = understood.config();
-        keyfile::load(&config.keys.journal, &config.gateway.state, "journal").await
+        keyfile::load(&config.keys.journal, &config.gateway.state, "journal", Missing::Refuse).await
     } else {
         let directory = state.directory()?;
         if !directory.join("keys/journal").is_file() {
             return Err(format!("there are no keys in {}; has a gateway run there?", directory.display()));
         }
-        keyfile::load(&[], &directory, "journal").await
+        keyfile::load(&[], &directory, "journal", Missing::Refuse).await
     };
     let keys = keys.map_err(|error| error.to_string())?;
     let digested = |key: JournalKey| Digested { key: key.id().to_owned(), digest: key.digest(json.as_bytes()) };

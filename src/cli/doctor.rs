@@ -4,7 +4,6 @@
 //! nothing. Invariant: independent looks run at once, each ends in bounded time, and no secret is shown.
 
 use std::collections::BTreeSet;
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::Ending;
 use super::files::{Files, Understood};
 use super::output::{Output, QUIET, complain, trouble};
+use super::typed_token;
 use crate::config::Config;
 use crate::identity::Identity;
 use crate::limit;
@@ -26,10 +26,10 @@ mod files;
 mod finding;
 mod issuer;
 mod resource;
-mod running;
+pub(super) mod running;
 mod state;
 mod store;
-mod token;
+pub(super) mod token;
 mod upstream;
 
 use finding::{Finding, Group, Report};
@@ -75,12 +75,7 @@ pub async fn run(arguments: &DoctorArguments, output: Output) -> Ending {
         trouble(format_args!("there is no {}: name it with --config, or make one: bailiwick init", path.display()));
         return Ending::Trouble;
     }
-    if let Some(given) = arguments.token.as_deref().filter(|given| *given == "-")
-        && std::io::stdin().is_terminal()
-    {
-        complain(format_args!("{QUIET}paste the token for {given} and press Enter{QUIET:#}\n"));
-    }
-    let token = match arguments.token.as_deref().map(token::read).transpose() {
+    let token = match arguments.token.as_deref().map(|given| typed_token::read(given, "doctor")).transpose() {
         Ok(token) => token,
         Err(problem) => {
             trouble(problem);

@@ -20,7 +20,7 @@ mod session;
 mod tests;
 
 pub(crate) use discover::Challenge;
-pub(crate) use session::{Asking, Login};
+pub(crate) use session::{Asking, Carried, Login};
 
 use kept::Place;
 

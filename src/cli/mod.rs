@@ -46,6 +46,7 @@ pub mod status;
 pub mod stdio;
 pub mod store;
 pub mod tools;
+mod typed_token;
 pub mod use_it;
 pub mod vault;
 pub mod who;

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use super::output::complain;
 use crate::config::Durability;
+use crate::config::rotated::{self, Rotation};
 use crate::ids::ReplicaId;
 use crate::record::event::AdminNote;
 use crate::record::{Journal, JournalKey, JournalSettings, Metrics, Recovered};
-use crate::store::state::is_elsewhere;
+use crate::store::state::{StateError, is_elsewhere};
 use crate::store::{StateDirectory, look};
 
 /// Who works on the machine itself, as the record names them.
@@ -62,9 +63,18 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Says on the record that it is done, where no gateway runs: one that does tells of it by itself, once it takes it up.
+    /// Says on the record that it is done, or warns where that is not said. A gateway that runs writes its record itself: it
+    /// finds a note with who did it.
     pub async fn done(&self, state: &Path, detail: &str) {
-        let Ok(_held) = StateDirectory::open(state) else { return };
+        let _held = match StateDirectory::open(state) {
+            Ok(held) => held,
+            Err(StateError::InUse { .. }) => {
+                let (actor, purpose, detail) = (actor(), self.about.to_owned(), detail.to_owned());
+                let left = rotated::leave(state, &Rotation { actor, purpose, detail });
+                return left.unwrap_or_else(|error| untold(&error.to_string()));
+            }
+            Err(error) => return untold(&error.to_string()),
+        };
         let told = async {
             let (journal, _) = journal(state, replica(state).await?)?;
             self.tell(&journal, "done", detail).await

@@ -355,6 +355,12 @@ impl Parts {
             agent.clients.retain(known);
             by_id.insert(id, Arc::new(agent));
         }
+        let record = self.record?;
+        let redacting = |server: ServerConfig| {
+            let redact = record.redact.iter().filter(|row| row.is_at(&server.id)).cloned().collect();
+            Arc::new(ServerConfig { redact, ..server })
+        };
+        let servers = self.servers.into_iter().map(|server| server.map(redacting)).collect::<Option<_>>()?;
         let mut environments: Vec<Environment> = Vec::new();
         for environment in self.environments {
             if !environments.contains(&environment) {
@@ -364,7 +370,7 @@ impl Parts {
         Some(Config {
             gateway: gateway.config,
             cluster: self.cluster?,
-            record: self.record?,
+            record,
             keys: self.keys?,
             telemetry: self.telemetry?,
             exports: self.exports.into_iter().collect::<Option<_>>()?,
@@ -382,7 +388,7 @@ impl Parts {
             local: self.local,
             feeds: feeds(self.feeds, &issuers)?,
             issuers,
-            servers: self.servers.into_iter().map(|server| server.map(Arc::new)).collect::<Option<_>>()?,
+            servers,
             environments,
             agents: by_id,
             // Another file of the set, which is read beside this one.

@@ -36,35 +36,54 @@ pub struct Rotated {
     pub dropped: usize,
 }
 
+/// What is done about a key file that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// It is made, with a fresh key: whoever starts has none yet.
+    Make,
+    /// It is a problem: whoever runs has a key that would be forgotten.
+    Refuse,
+}
+
 /// One line of a key file: the key, and since when it writes where that was noted.
 struct Line {
     key: SecretString,
     since: Option<Timestamp>,
 }
 
-/// The keys that the references name, or else those of the state directory: the first writes, the others are read.
+/// The keys that the references name, or else those of the state directory: the first writes, the others are read. All
+/// references are asked at once: the slowest of them is waited for.
 ///
 /// # Errors
 /// When one of them cannot be read, or is not 64 hexadecimal digits.
-pub async fn load(references: &[SecretReference], state: &Path, name: &str) -> Result<Vec<SecretString>, KeyFileError> {
+pub async fn load(
+    references: &[SecretReference],
+    state: &Path,
+    name: &str,
+    missing: Missing,
+) -> Result<Vec<SecretString>, KeyFileError> {
     if references.is_empty() {
         let (state, named) = (state.to_owned(), name.to_owned());
-        let read = tokio::task::spawn_blocking(move || read_or_make(&state, &named)).await;
+        let read = move || match missing {
+            Missing::Make => read_or_make(&state, &named),
+            Missing::Refuse => read_there(&state, &named),
+        };
+        let read = tokio::task::spawn_blocking(read).await;
         return read.unwrap_or_else(|error| {
             Err(KeyFileError { place: name.to_owned(), problem: format!("reading it failed: {error}") })
         });
     }
-    let mut keys = Vec::new();
-    for reference in references {
+    let read = references.iter().map(|reference| async move {
         let error = |problem: String| KeyFileError { place: reference.to_string(), problem };
         let secret = reference.read().await.map_err(|problem| error(problem.to_string()))?;
         let text = secret.expose_secret().trim();
         if !is_key(text) {
             return Err(error("write 64 hexadecimal digits, such as `openssl rand -hex 32` prints".to_owned()));
         }
-        keys.push(SecretString::from(text.to_ascii_lowercase()));
-    }
-    Ok(keys)
+        known::remember_key(&secret);
+        Ok(SecretString::from(text.to_ascii_lowercase()))
+    });
+    futures_util::future::join_all(read).await.into_iter().collect()
 }
 
 /// The keys of `<state>/keys/NAME` in hexadecimal: the first writes, older ones below it are still read. Makes
@@ -77,14 +96,28 @@ pub fn read_or_make(state: &Path, name: &str) -> Result<Vec<SecretString>, KeyFi
     let io = |problem: std::io::Error| error(&path, problem.to_string());
     std::fs::DirBuilder::new().mode(0o700).recursive(true).create(state.join("keys")).map_err(io)?;
     if let Some(lines) = read(&path)? {
-        return Ok(lines.into_iter().map(|line| line.key).inspect(known::remember).collect());
+        return Ok(remembered(lines));
     }
     let fresh = fresh(&path)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(io)?;
     file.write_all(format!("{}\n", fresh.expose_secret()).as_bytes()).map_err(io)?;
     file.sync_all().map_err(io)?;
-    known::remember(&fresh);
+    known::remember_key(&fresh);
     Ok(vec![fresh])
+}
+
+/// The same of a file that is there. Blocking.
+///
+/// # Errors
+/// As [`read_or_make`]; and when there is none.
+pub fn read_there(state: &Path, name: &str) -> Result<Vec<SecretString>, KeyFileError> {
+    let path = path(state, name);
+    let gone = || error(&path, "it is not there: put it back; only a start makes a new one".to_owned());
+    read(&path)?.map(remembered).ok_or_else(gone)
+}
+
+fn remembered(lines: Vec<Line>) -> Vec<SecretString> {
+    lines.into_iter().map(|line| line.key).inspect(known::remember_key).collect()
 }
 
 /// Puts a fresh key first. Keys that stopped writing longer than `life` ago are dropped; without one, none is.
@@ -193,6 +226,33 @@ mod tests {
         assert_ne!(read_or_make(state.path(), "other").unwrap()[0].expose_secret(), first[0].expose_secret());
     }
 
+    #[tokio::test]
+    async fn a_key_file_that_is_gone_is_made_again_by_a_start_alone() {
+        let state = tempfile::tempdir().unwrap();
+        let first = load(&[], state.path(), "vault", Missing::Make).await.unwrap();
+        let again = load(&[], state.path(), "vault", Missing::Refuse).await.unwrap();
+        assert_eq!(again[0].expose_secret(), first[0].expose_secret());
+        std::fs::remove_file(state.path().join("keys/vault")).unwrap();
+        let problem = load(&[], state.path(), "vault", Missing::Refuse).await.unwrap_err().to_string();
+        assert!(problem.contains("keys/vault") && problem.contains("put it back"), "{problem}");
+        assert!(!state.path().join("keys/vault").exists());
+    }
+
+    #[tokio::test]
+    async fn places_that_have_keys_are_asked_at_once() {
+        let state = tempfile::tempdir().unwrap();
+        let (one, other) = (state.path().join("one"), state.path().join("other"));
+        // Each answers once the other was asked.
+        let waits = |own: &Path, other: &Path| {
+            let key = "11".repeat(32);
+            let script =
+                format!(": > {}; while [ ! -e {} ]; do sleep 0.02; done; echo {key}", own.display(), other.display());
+            SecretReference::Exec(vec!["/bin/sh".to_owned(), "-c".to_owned(), script])
+        };
+        let references = [waits(&one, &other), waits(&other, &one)];
+        assert_eq!(load(&references, state.path(), "seal", Missing::Refuse).await.unwrap().len(), 2);
+    }
+
     #[test]
     fn a_spoilt_key_file_is_not_replaced() {
         let state = tempfile::tempdir().unwrap();
@@ -252,12 +312,13 @@ mod tests {
         std::fs::write(path("two"), "bb".repeat(32)).unwrap();
         std::fs::write(path("word"), "correct horse battery staple").unwrap();
         let named = |names: &[&str]| -> Vec<_> { names.iter().map(|name| SecretReference::File(path(name))).collect() };
-        let keys = load(&named(&["one", "two"]), state.path(), "seal").await.unwrap();
+        let keys = load(&named(&["one", "two"]), state.path(), "seal", Missing::Make).await.unwrap();
         assert_eq!(keys[0].expose_secret(), "aa".repeat(32));
         assert_eq!(keys[1].expose_secret(), "bb".repeat(32));
         assert!(!state.path().join("keys").exists(), "nothing is made beside them");
-        let problem = load(&named(&["one", "word"]), state.path(), "seal").await.unwrap_err().to_string();
+        let problem =
+            load(&named(&["one", "word"]), state.path(), "seal", Missing::Make).await.unwrap_err().to_string();
         assert!(problem.contains("word") && !problem.contains("battery"), "{problem}");
-        assert_eq!(load(&[], state.path(), "seal").await.unwrap().len(), 1);
+        assert_eq!(load(&[], state.path(), "seal", Missing::Make).await.unwrap().len(), 1);
     }
 }

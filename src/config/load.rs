@@ -12,6 +12,7 @@ use url::Url;
 
 use super::file::{Text, gate, mandate, parse};
 use super::pins::{self, PinLock};
+use super::redact;
 use super::set::{FileSet, SERVERS_FILE};
 use super::{Config, IssuerConfig, Mistake, ReloadMode, ServerConfig};
 use crate::ids::{AgentId, IssuerAlias, ServerId};
@@ -161,6 +162,7 @@ pub fn load_set(files: FileSet, overrides: &Overrides) -> Result<Loaded, Vec<Mis
         admin.listen = listen;
     }
     warnings.extend(lock.warnings(&pins_name, (&servers_name, servers), &config.servers));
+    warnings.extend(redact::warnings(&config.record.redact, (&servers_name, servers), &config.servers, &lock));
     config.pins = Arc::new(lock);
     let mandates_name = files.shown("mandates.toml");
     if let Some(text) = files.text("mandates.toml")? {

@@ -40,7 +40,9 @@ pub mod pins;
 pub mod process;
 mod reader;
 pub mod record;
+pub mod redact;
 pub mod replace;
+pub mod rotated;
 pub mod rows;
 pub mod seal;
 pub mod secret;
@@ -72,6 +74,7 @@ pub use net::Network;
 pub use pins::PinLock;
 pub use process::ProcessConfig;
 pub use record::{KeysConfig, ObjectStoreConfig, RecordConfig, SinkConfig};
+pub use redact::RedactedPath;
 pub use rows::ChangedRows;
 pub use seal::Seal;
 pub use secret::SecretReference;
@@ -329,6 +332,8 @@ pub struct ServerConfig {
     pub forward_headers: Vec<String>,
     /// Hosts that it may ask users to visit (elicitation in URL mode): exact, or all below after `*.`.
     pub elicit_url_hosts: Vec<String>,
+    /// Arguments of its tools that are left out of the record.
+    pub redact: Vec<RedactedPath>,
 }
 
 impl ServerConfig {

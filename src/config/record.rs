@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::SecretReference;
+use super::{RedactedPath, SecretReference};
 
 /// `[record]`: how the record is signed and kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct RecordConfig {
     pub keep_bytes: Option<u64>,
     /// Room that is held back for the last words.
     pub reserve_bytes: u64,
+    /// Arguments that are left out of it.
+    pub redact: Vec<RedactedPath>,
 }
 
 /// `[keys]`: keys that the gateway does not make for itself. The first of a list writes, all are read; an empty list
@@ -91,6 +93,7 @@ impl RecordConfig {
             keep_age: None,
             keep_bytes: None,
             reserve_bytes: 64 * 1024,
+            redact: Vec::new(),
         }
     }
 }

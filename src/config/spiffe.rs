@@ -71,15 +71,28 @@ pub enum BundlePlace {
     File(PathBuf),
     /// A bundle endpoint of the profile `https_web`.
     Web(Url),
+    /// A bundle endpoint of the profile `https_spiffe`.
+    Spiffe(BundleEndpoint),
     /// The Workload API, on this Unix socket.
     Workload(PathBuf),
+}
+
+/// A bundle endpoint that is known by its X.509-SVID, and not by the name of its host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleEndpoint {
+    /// Where it is.
+    pub url: Url,
+    /// Its SPIFFE ID, in the trust domain itself.
+    pub id: String,
+    /// A file with the bundle that is known before anything is fetched.
+    pub first: PathBuf,
 }
 
 impl fmt::Display for BundlePlace {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(formatter, "file:{}", path.display()),
-            Self::Web(url) => url.fmt(formatter),
+            Self::Web(url) | Self::Spiffe(BundleEndpoint { url, .. }) => url.fmt(formatter),
             Self::Workload(path) => write!(formatter, "unix:{}", path.display()),
         }
     }

@@ -16,9 +16,10 @@ pub struct WebhookConfig {
 }
 
 /// Everything that can be told.
-pub const EVENTS: [&str; 6] = [
+pub const EVENTS: [&str; 7] = [
     "approval.requested",
     "agent.suspended",
+    "server.suspended",
     "pin.changed",
     "break_glass.opened",
     "break_glass.used",

@@ -148,3 +148,34 @@ async fn ask(stream: UnixStream, request: Request<Full<Bytes>>) -> Result<Answer
         ended = connection => Err(ended.err().map_or_else(|| "the connection was closed".to_owned(), |error| error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+
+    /// What a gateway is told to have answered that sends so many bytes.
+    async fn answered(bytes: usize) -> Result<Answer, ClientError> {
+        let state = tempfile::tempdir().unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(super::super::socket(state.path())).unwrap();
+        let serving = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4_096]).unwrap();
+            let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n").as_bytes());
+            // Who has enough does not read on.
+            let _ = std::io::copy(&mut std::io::repeat(b' ').take(bytes as u64), &mut stream);
+        });
+        let answer = request(state.path(), Method::GET, "/metrics", None::<&()>).await;
+        serving.join().unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn an_answer_has_so_many_bytes_at_most() {
+        let body = answered(limit::CONTROL_ANSWER_BYTES_MAX).await.unwrap().body;
+        assert_eq!(body.len(), limit::CONTROL_ANSWER_BYTES_MAX);
+        let problem = answered(limit::CONTROL_ANSWER_BYTES_MAX + 1).await.unwrap_err().to_string();
+        assert!(problem.starts_with("cannot ask the gateway on ") && problem.contains("limit"), "{problem}");
+    }
+}

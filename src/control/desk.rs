@@ -165,13 +165,13 @@ impl Way {
         use AdminOperation::{
             Agent, Agents, Approvals, Approve, Attest, BreakGlass, BreakGlassApprove, BreakGlassEnd, BreakGlassReview,
             Credentials, Declassify, Deny, Explain, Labels, Lift, Logs, Mandate, Mandates, Metrics, Pins, PinsAccept,
-            PinsReject, Policy, Reload, Review, Reviews, Revocations, Revoke, Secrets, Servers, Shadow, Standing,
-            StandingRevoke, Status, Unlink, Vault,
+            PinsReject, Policy, Reload, Review, Reviews, Revocations, Revoke, Secrets, Server, Servers, Shadow,
+            Standing, StandingRevoke, Status, Unlink, Vault,
         };
         match self.operation {
             Status | Servers | Metrics | Revoke | Revocations | Credentials | Lift | Reload | PinsAccept
-            | PinsReject | Unlink | Agent | Mandate | Approve | Deny | Declassify | Standing | StandingRevoke
-            | BreakGlass | BreakGlassApprove | BreakGlassEnd | BreakGlassReview => true,
+            | PinsReject | Unlink | Agent | Server | Mandate | Approve | Deny | Declassify | Standing
+            | StandingRevoke | BreakGlass | BreakGlassApprove | BreakGlassEnd | BreakGlassReview => true,
             Shadow | Logs | Explain | Agents | Policy | Pins | Secrets | Vault | Mandates | Reviews | Review
             | Attest | Approvals | Labels => false,
         }

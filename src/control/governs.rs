@@ -1,10 +1,11 @@
-//! What can be asked about mandates and agents, and what is answered: the words of its JSON.
+//! What can be asked about mandates, agents and the rules, and what is answered: the words of its JSON.
 //!
 //! Decides nothing. Refuses to know who carries it out. Invariant: whoever opens a mandate is somebody with a token.
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+pub use crate::gateway::ask::Question;
 pub use crate::gateway::lifecycle::Step;
 pub use crate::gateway::mandates::{Mandate, MandateStatus, Wish};
 pub use crate::gateway::wish::AccessWish;
@@ -12,7 +13,7 @@ pub use crate::gateway::wish::AccessWish;
 use crate::identity::Caller;
 use crate::ids::{AgentId, MandateId, ServerId, Subject};
 use crate::outcome::{Failure, Reason, Stop};
-use crate::policy::Weight;
+use crate::policy::{Explanation, Weight};
 
 /// What the gateway does with mandates and agents for its operators; `gateway.rs` implements it.
 pub trait Governs: Send + Sync + 'static {
@@ -23,6 +24,11 @@ pub trait Governs: Send + Sync + 'static {
     fn may_change(&self, weight: Weight) -> Result<(), Failure> {
         let _any = weight;
         Ok(())
+    }
+    /// What the running policy says to a question; a token that it brings is verified, and nothing is called.
+    fn explain<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Result<Explanation, Stop>> {
+        let _unasked = question;
+        nowhere()
     }
     /// All mandates that are kept.
     fn mandates(&self) -> BoxFuture<'_, Result<Vec<MandateStatus>, Failure>> {

@@ -3,8 +3,6 @@
 //! Decides what makes a sensible order. Refuses to know who gives it: by the time one of these runs, the rules have
 //! allowed its operation.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::response::IntoResponse as _;
 use http::{StatusCode, header};
@@ -18,7 +16,7 @@ use crate::gateway::ReloadOrder;
 use crate::gateway::ask::{self, Question};
 use crate::ids::RevocationEpoch;
 use crate::outcome::{Failure, Reason, Refusal};
-use crate::policy::Weight;
+use crate::policy::{Asker, Weight};
 use crate::record::metrics;
 
 pub(super) type Taken = Result<Understood, Refusal>;
@@ -182,15 +180,17 @@ pub(super) fn explain(order: Order) -> Taken {
     let Order { operations, .. } = order;
     let about = question.about();
     let act = async move {
-        let (asked, of) = (Arc::clone(&operations), question.clone());
-        let explained = tokio::task::spawn_blocking(move || asked.explain(&of)).await;
-        let explained = explained.map_err(|error| Failure::before(Reason::Internal, error.to_string()))?;
-        let mut told = explained.map_err(|problem| Refusal::new(Reason::ParametersInvalid).hint(problem))?;
+        let mut told = operations.explain(&question).await?;
         if !told.gates.is_empty() {
             let standing = operations.stands()?.all().await?;
-            told.gates.extend(standing.iter().filter_map(|view| standing::told_to(view, &question)));
+            let bearer = told.caller.as_ref().and_then(|caller| caller.user.as_deref());
+            let who = bearer.or(question.subject.as_deref());
+            let for_them = standing.iter().filter_map(|view| standing::told_to(view, &question, who));
+            told.gates.extend(for_them);
         }
-        Ok(Done::with(Json(told).into_response()))
+        // Whose token it was that somebody had.
+        let detail = told.caller.as_ref().map(Asker::named).unwrap_or_default();
+        Ok(Done { detail, ..Done::with(Json(told).into_response()) })
     };
     Ok(Understood { weight: Weight::Look, about, act: Box::pin(act) })
 }

@@ -29,7 +29,7 @@ use super::reviews::Reviews;
 use super::standing::Stands;
 use crate::config::Config;
 use crate::gateway::accounts::{Linked, Removed};
-use crate::gateway::ask::{Question, WhatCanAnswer, WhoCanAnswer};
+use crate::gateway::ask::{WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{ReloadOrder, ReloadReport, ShadowReport};
 use crate::identity::Caller;
 use crate::identity::described::Described;
@@ -38,7 +38,7 @@ use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarge
 use crate::ids::{AgentId, Digest, RevocationEpoch, ServerId, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::{AdminOperation, Explanation};
+use crate::policy::AdminOperation;
 use crate::record::event::AdminNote;
 use crate::record::{Who, redact};
 
@@ -171,17 +171,10 @@ pub trait Operations: Governs {
     fn knocked(&self, reason: Reason, peer: IpAddr) {
         let _uncounted = (reason, peer);
     }
-    /// What the running policy says to a question; nothing is sent anywhere.
-    ///
-    /// # Errors
-    /// A lower-case sentence: what cannot be asked like this.
-    fn explain(&self, question: &Question) -> Result<Explanation, String> {
-        Err(format!("{} cannot be asked here", question.object))
-    }
     /// Whom the running policy lets do this to that.
     ///
     /// # Errors
-    /// As [`Operations::explain`].
+    /// A lower-case sentence: what cannot be asked like this.
     fn who_can(&self, object: &str, action: &str) -> Result<WhoCanAnswer, String> {
         Err(format!("{action} {object} cannot be asked here"))
     }

@@ -5,6 +5,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 
 use super::operations::Problem;
+use crate::config::known;
 use crate::outcome::reason::Channel;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 
@@ -39,7 +40,8 @@ pub(super) fn problem(status: StatusCode, reason: &str, detail: &str) -> Respons
         title: status.canonical_reason().unwrap_or("error").to_owned(),
         status: status.as_u16(),
         reason: reason.to_owned(),
-        detail: detail.to_owned(),
+        // Whatever an authorization server or a store has said: no secret that was read is in it.
+        detail: known::without(detail).into_owned(),
     };
     let mut response = (status, axum::Json(problem)).into_response();
     response.headers_mut().insert(CONTENT_TYPE, PROBLEM);
@@ -65,5 +67,19 @@ fn status(reason: Reason) -> StatusCode {
         (Channel::TooManyRequests, _) => StatusCode::TOO_MANY_REQUESTS,
         (Channel::Unavailable, _) => StatusCode::SERVICE_UNAVAILABLE,
         (Channel::RpcError(_) | Channel::ToolResult(_), _) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_problem_tells_no_secret_that_was_read() {
+        known::remember(&secrecy::SecretString::from("posted-client-secret-9"));
+        let failure = Failure::before(Reason::CredentialUnavailable, "it answered posted-client-secret-9 is wrong");
+        let body = axum::body::to_bytes(failed(&failure).into_body(), 4096).await.unwrap();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert!(text.contains("it answered [redacted] is wrong"), "{text}");
     }
 }

@@ -69,7 +69,7 @@ pub const ROUTES: &[Route] = &[
     get("/agents/proposed", AdminOperation::Agents, handlers::proposed_agents),
     post("/agents/{agent}", AdminOperation::Agent, stewards::agent),
     post("/agents/{agent}/attest", AdminOperation::Agent, stewards::attest_agent),
-    post("/servers/{server}", AdminOperation::Agent, stewards::server),
+    post("/servers/{server}", AdminOperation::Server, stewards::server),
     post("/servers/{server}/attest", AdminOperation::Agent, stewards::attest_server),
     get("/mandates", AdminOperation::Mandates, stewards::mandates),
     post("/mandates", AdminOperation::Mandate, stewards::open),

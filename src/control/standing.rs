@@ -102,9 +102,9 @@ fn told(view: &StandingView) -> String {
 }
 
 /// What a standing approval has to say to a question, where it is for whoever is asked about.
-pub(super) fn told_to(view: &StandingView, question: &Question) -> Option<String> {
+pub(super) fn told_to(view: &StandingView, question: &Question, who: Option<&str>) -> Option<String> {
     let object = format!("{}/{}", view.server, view.name) == question.object && view.action == question.action;
-    let same = question.subject.as_ref().is_some_and(|subject| *subject == view.requester);
+    let same = who.is_some_and(|who| who == view.requester);
     (object && same && view.state == "active").then(|| {
         let left = view.uses.saturating_sub(view.used);
         format!("{}: a standing approval lets {left} more calls through where {}", view.id, view.says)

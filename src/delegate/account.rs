@@ -76,6 +76,6 @@ impl Delegate {
         server: &Arc<ServerConfig>,
         tool: Option<&str>,
     ) -> Result<(), Stop> {
-        self.credential_for(caller, server, tool, Bound::default()).await.map(|_| ())
+        Box::pin(self.credential_for(caller, server, tool, Bound::default())).await.map(|_| ())
     }
 }

@@ -3,10 +3,10 @@
 //! Decides that one question at a time is asked for one key, however many wait for its answer. Refuses to know what
 //! the answer depends on: that is the key ([`super::key::Inputs`]). Invariant: nothing is found past its use.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use moka::Expiry;
 
 use super::issued::Issued;
@@ -31,19 +31,23 @@ impl Cache {
         Self { tokens }
     }
 
-    /// The token of that key that is still good, or the one that is issued now.
-    pub async fn get_or<F>(&self, key: Digest, good: impl Fn(&Issued) -> bool, issue: F) -> Result<Arc<Issued>, Stop>
-    where
-        F: Future<Output = Result<Arc<Issued>, Stop>>,
-    {
-        if let Some(token) = self.tokens.get(&key).await {
-            if now_s() < token.used_until() && good(&token) {
-                return Ok(token);
-            }
-            self.tokens.invalidate(&key).await;
+    /// The token of that key, if it is still good; one that is not is forgotten.
+    pub async fn find(&self, key: &Digest, good: impl Fn(&Issued) -> bool) -> Option<Arc<Issued>> {
+        let token = self.tokens.get(key).await?;
+        if now_s() < token.used_until() && good(&token) {
+            return Some(token);
         }
-        // Boxed, because most calls find theirs.
-        self.tokens.try_get_with(key, Box::pin(issue)).await.map_err(|stop| Stop::clone(&stop))
+        self.tokens.invalidate(key).await;
+        None
+    }
+
+    /// The token of that key that somebody else has issued meanwhile, or the one that is issued now.
+    pub async fn get_or(
+        &self,
+        key: Digest,
+        issue: BoxFuture<'_, Result<Arc<Issued>, Stop>>,
+    ) -> Result<Arc<Issued>, Stop> {
+        Box::pin(self.tokens.try_get_with(key, issue)).await.map_err(|stop| Stop::clone(&stop))
     }
 
     /// Forgets the token of that key.

@@ -16,6 +16,7 @@ use crate::outcome::{Refusal, Stop};
 use crate::policy::condition::PRESENT;
 use crate::policy::{Permit, Situation};
 use crate::record::event::{ChargeNote, ConditionValue, CredentialNote, LabelNote, Operation};
+use crate::record::hidden::{Hidden, REDACTED};
 use crate::record::mandated::OwnerFacts;
 use crate::record::{Attempt, Evidence, Intent, Journal};
 use crate::wire::Json;
@@ -83,8 +84,11 @@ pub trait Recheck: Send + Sync {
 /// The proof of the fifth stage: cleared, and with a credential for this upstream only.
 ///
 /// Made only by [`super::Delegate::delegate`]. Not `Clone`: one grant is one forwarded call.
-pub struct Grant {
-    cleared: Cleared,
+pub struct Grant(Box<Granted>);
+
+/// What it holds. Boxed, because it passes through many hands and is large.
+struct Granted {
+    cleared: Box<Cleared>,
     credential: Credential,
     leg: Leg,
     arguments: Option<Json>,
@@ -93,6 +97,8 @@ pub struct Grant {
     rules: String,
     /// What conditions read, as the record tells it.
     values: Vec<ConditionValue>,
+    /// What of the arguments is left out of the record.
+    hidden: Option<Box<Hidden>>,
 }
 
 impl Delegate {
@@ -102,7 +108,7 @@ impl Delegate {
     /// As [`Delegate::credential_for`].
     pub async fn delegate(
         &self,
-        cleared: Cleared,
+        cleared: Box<Cleared>,
         leg: Leg,
         arguments: Option<Json>,
         recheck: Arc<dyn Recheck>,
@@ -127,7 +133,7 @@ impl Delegate {
 
 impl Grant {
     fn new(
-        cleared: Cleared,
+        cleared: Box<Cleared>,
         credential: Credential,
         leg: Leg,
         arguments: Option<Json>,
@@ -144,139 +150,145 @@ impl Grant {
                 None => read.push((name, value)),
             }
         }
+        let target = permit.target();
+        let hidden = Hidden::of(&target.server().redact, target.name(), arguments.as_ref());
         let raw = |(name, value): (&String, &String)| {
-            let value = RawValue::from_string(value.clone()).or_else(|_| to_raw_value(value)).ok()?;
+            let value = if hidden.as_ref().is_some_and(|hidden| hidden.covers(name)) {
+                to_raw_value(REDACTED).ok()?
+            } else {
+                RawValue::from_string(value.clone()).or_else(|_| to_raw_value(value)).ok()?
+            };
             Some(ConditionValue { name: name.clone(), value })
         };
         let values = read.into_iter().filter_map(raw).collect();
-        Self { cleared, credential, leg, arguments, recheck, rules, values }
+        Self(Box::new(Granted { cleared, credential, leg, arguments, recheck, rules, values, hidden }))
     }
 
     /// Where it goes.
     #[must_use]
     pub fn target(&self) -> &Target {
-        self.cleared.permit().target()
+        self.0.cleared.permit().target()
     }
 
     /// The decision that it rests on.
     #[must_use]
     pub fn permit(&self) -> &Permit {
-        self.cleared.permit()
+        self.0.cleared.permit()
     }
 
     /// For whom.
     #[must_use]
     pub fn caller(&self) -> &Caller {
-        self.cleared.permit().caller()
+        self.0.cleared.permit().caller()
     }
 
     /// The mandate that it is part of.
     #[must_use]
     pub const fn mandate(&self) -> Option<&Held> {
-        self.cleared.mandate()
+        self.0.cleared.mandate()
     }
 
     /// Whether the reports of its mandate have it already.
     #[must_use]
     pub fn is_reported(&self) -> bool {
-        self.cleared.is_reported()
+        self.0.cleared.is_reported()
     }
 
     /// What it uses of what persons said.
     #[must_use]
     pub fn approval(&self) -> Option<&Used> {
-        self.cleared.approval()
+        self.0.cleared.approval()
     }
 
     /// Whether it is about a task, and no call.
     #[must_use]
     pub const fn is_following(&self) -> bool {
-        self.cleared.permit().is_following()
+        self.0.cleared.permit().is_following()
     }
 
     /// With which arguments.
     #[must_use]
     pub const fn arguments(&self) -> Option<&Json> {
-        self.arguments.as_ref()
+        self.0.arguments.as_ref()
     }
 
     /// As which request of which call.
     #[must_use]
     pub const fn leg(&self) -> &Leg {
-        &self.leg
+        &self.0.leg
     }
 
     /// What the upstream is presented with.
     #[must_use]
     pub const fn credential(&self) -> &Credential {
-        &self.credential
+        &self.0.credential
     }
 
     /// Whose credential that is: what sessions and connections are keyed by.
     #[must_use]
     pub const fn context(&self) -> AuthorizationContext {
-        self.credential.context
+        self.0.credential.context
     }
 
     /// What it does to the labels of its caller.
     #[must_use]
-    pub const fn labels(&self) -> Option<&LabelUse> {
-        self.cleared.labels()
+    pub fn labels(&self) -> Option<&LabelUse> {
+        self.0.cleared.labels()
     }
 
     /// What else was known of the moment when it was decided.
     #[must_use]
     pub fn situation(&self) -> &Situation {
-        self.cleared.permit().situation()
+        self.0.cleared.permit().situation()
     }
 
     /// Whose sessions and processes it may use.
     #[must_use]
     pub fn principal(&self) -> PrincipalKey {
-        self.cleared.permit().caller().principal()
+        self.0.cleared.permit().caller().principal()
     }
 }
 
 impl Evidence for Grant {
     fn recheck(&self) -> Result<(), Refusal> {
-        self.recheck.recheck(&self.cleared, self.arguments.as_ref())?;
-        self.cleared.mandate().map_or(Ok(()), |held| self.recheck.mandated(held))?;
-        self.cleared.approval().map_or(Ok(()), |approval| self.recheck.approved(approval))
+        self.0.recheck.recheck(&self.0.cleared, self.0.arguments.as_ref())?;
+        self.0.cleared.mandate().map_or(Ok(()), |held| self.0.recheck.mandated(held))?;
+        self.0.cleared.approval().map_or(Ok(()), |approval| self.0.recheck.approved(approval))
     }
 
     fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
-        self.cleared.consume(self.recheck.epoch())
+        self.0.cleared.consume(self.0.recheck.epoch())
     }
 
     fn consumed(&self, journal: &Journal) {
-        self.cleared.tell(journal, (self.leg.call, self.leg.leg));
+        self.0.cleared.tell(journal, (self.0.leg.call, self.0.leg.leg));
     }
 
     fn charged(&self) -> &[ChargeNote] {
-        self.cleared.charged()
+        self.0.cleared.charged()
     }
 
     fn intent(&self) -> Intent<'_> {
-        let permit = self.cleared.permit();
-        let mut attempt = attempt(permit.caller(), &self.leg, Some(permit.target()), None);
+        let permit = self.0.cleared.permit();
+        let mut attempt = attempt(permit.caller(), &self.0.leg, Some(permit.target()), None);
         attempt.revision = Some(permit.revision());
-        attempt.mandate = self.cleared.mandate().map(Held::facts);
-        attempt.owners.agent = self.cleared.agent_owner();
+        attempt.mandate = self.0.cleared.mandate().map(Held::facts);
+        attempt.owners.agent = self.0.cleared.agent_owner();
         Intent {
             attempt,
-            rule: Some(&self.rules),
+            rule: Some(&self.0.rules),
             credential: CredentialNote {
-                kind: self.credential.facts.kind.as_str(),
-                audience: self.credential.facts.audience.as_deref(),
-                id: self.credential.facts.id.as_deref(),
-                issue: self.credential.facts.issue.as_deref(),
-                expires_at: self.credential.ends.expires_at,
-                used_until: self.credential.ends.used_until,
+                kind: self.0.credential.facts.kind.as_str(),
+                audience: self.0.credential.facts.audience.as_deref(),
+                id: self.0.credential.facts.id.as_deref(),
+                issue: self.0.credential.facts.issue.as_deref(),
+                expires_at: self.0.credential.ends.expires_at,
+                used_until: self.0.credential.ends.used_until,
             },
-            arguments: self.arguments.as_ref().map(|arguments| arguments.as_bytes().as_ref()),
-            values: &self.values,
+            arguments: self.0.arguments.as_ref().map(|arguments| arguments.as_bytes().as_ref()),
+            values: &self.0.values,
             approval: self.approval().map(|used| used.kept.id.as_str()),
-            labels: self.cleared.labels().map(|labels| LabelNote {
+            labels: self.0.cleared.labels().map(|labels| LabelNote {
                 before: labels.before().names().collect(),
                 after: labels.after().names().collect(),
                 tool: labels.labelled().names().collect(),
@@ -285,6 +297,10 @@ impl Evidence for Grant {
                 asked: labels.asked().iter().flat_map(|asked| asked.rules.iter().map(AsRef::as_ref)).collect(),
             }),
         }
+    }
+
+    fn hidden(&self) -> Option<&Hidden> {
+        self.0.hidden.as_deref()
     }
 
     fn server(&self) -> Option<&ServerId> {

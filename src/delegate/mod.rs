@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
@@ -275,18 +277,21 @@ impl Delegate {
                     None => credential,
                 });
             }
-            CredentialConfig::Oauth(account) => return self.account(config, account, &wanted).await,
+            CredentialConfig::Oauth(account) => return Box::pin(self.account(config, account, &wanted)).await,
             CredentialConfig::Exchange(exchange) => {
                 let wanted = wanted.keyed(config, &exchange.asks);
-                (self.issued(&wanted, exchange::issue(&self.endpoints, exchange, &wanted)).await?, wanted)
+                let issue = || exchange::issue(&self.endpoints, exchange, &wanted).boxed();
+                (self.issued(&wanted, issue).await?, wanted)
             }
             CredentialConfig::ClientCredentials(asks) => {
                 let wanted = wanted.keyed(config, asks);
-                (self.issued(&wanted, client_credentials::issue(&self.endpoints, asks, &wanted)).await?, wanted)
+                let issue = || client_credentials::issue(&self.endpoints, asks, &wanted).boxed();
+                (self.issued(&wanted, issue).await?, wanted)
             }
             CredentialConfig::IdJag(both) => {
                 let wanted = wanted.keyed(config, &both.asks);
-                (self.issued(&wanted, id_jag::issue(&self.endpoints, both, &wanted)).await?, wanted)
+                let issue = || id_jag::issue(&self.endpoints, both, &wanted).boxed();
+                (self.issued(&wanted, issue).await?, wanted)
             }
         };
         let ends = issued.ends().by(wanted.bound.ends_at);
@@ -306,16 +311,21 @@ impl Delegate {
     }
 
     /// What was issued for that key and is still good, or is issued now: written down first, then used.
-    async fn issued(
+    /// Most calls find theirs, and carry no room for how it is issued.
+    async fn issued<'a>(
         &self,
         wanted: &Wanted<'_>,
-        issue: impl Future<Output = Result<Issued, Stop>>,
+        issue: impl FnOnce() -> BoxFuture<'a, Result<Issued, Stop>>,
     ) -> Result<Arc<Issued>, Stop> {
         let for_process = handed::handover(wanted.server).is_some();
         let good = |issued: &Issued| {
             let lasts = !for_process || handed::is_worth_a_process(issued, now_s());
             lasts && !self.identity.is_credential_revoked(&issued.id)
         };
+        if let Some(issued) = self.issued.find(&wanted.key, good).await {
+            return Ok(issued);
+        }
+        let issue = issue();
         let kept = async {
             let issued = Arc::new(issue.await?);
             let (spare, place) = self.held.reserve(&issued, wanted.holder());
@@ -343,7 +353,7 @@ impl Delegate {
             }
             Ok(issued)
         };
-        self.issued.get_or(wanted.key, good, kept).await
+        self.issued.get_or(wanted.key, kept.boxed()).await
     }
 
     /// Whose credential calls of that caller's to the server are made with; needs no credential.
@@ -422,13 +432,11 @@ impl Delegate {
 
     async fn begin(&self, fits: impl Fn(&Issued) -> bool) -> Vec<Taking> {
         let taken = self.held.take(fits);
-        let mut taking = Vec::with_capacity(taken.len());
-        for issued in taken {
+        for issued in &taken {
             issued.taken_back.cancel();
             self.issued.forget(&issued.key).await;
-            taking.push(self.taking.begin(issued, self.ledger.clone()));
         }
-        taking
+        self.taking.begin_all(taken, self.ledger.as_ref())
     }
 
     fn revision(&self, server: &Arc<ServerConfig>) -> Digest {

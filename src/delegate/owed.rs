@@ -16,7 +16,7 @@ use super::apart::Round;
 use super::endpoint::AuthorizationServer;
 use super::issued::Issued;
 use super::ledger::Ledger;
-use super::takeback::{Owing, Taken, attempt, noted};
+use super::takeback::{Note, Owing, Taken, attempt, noted};
 use crate::config::{Config, TokenRequest};
 use crate::ids::{Digest, PrincipalKey};
 use crate::limit;
@@ -90,25 +90,59 @@ impl Owed {
 }
 
 impl Ledger {
-    /// Notes that a token is still to be given back, so that whoever comes after this process does.
-    pub(super) async fn owe(&self, issued: &Issued) {
-        let Some(sealer) = self.sealer() else { return };
-        let kept = async {
+    /// Notes that tokens are still to be given back, so that whoever comes after this process does; many in one change,
+    /// because nobody else writes meanwhile. Those that are given back before it is their turn are not.
+    pub(super) async fn owe_all(&self, all: &[(Arc<Issued>, Arc<Note>)]) {
+        for some in all.chunks(limit::SHELF_CHANGES_MAX) {
+            let (mut held, mut owed) = (Vec::with_capacity(some.len()), Vec::with_capacity(some.len()));
+            for (issued, note) in some {
+                let note = note.lock().await;
+                if *note == Owing::No {
+                    held.push(note);
+                    owed.push(&**issued);
+                }
+            }
+            self.owe(&owed).await;
+            held.into_iter().for_each(|mut note| *note = Owing::Yes);
+        }
+    }
+
+    /// Notes one that is not noted yet.
+    pub(super) async fn owe_once(&self, issued: &Issued, note: &Note) {
+        let mut note = note.lock().await;
+        if *note == Owing::No {
+            self.owe(&[issued]).await;
+            *note = Owing::Yes;
+        }
+    }
+
+    pub(super) async fn owe(&self, issued: &[&Issued]) {
+        let Some(sealer) = self.sealer().filter(|_| !issued.is_empty()) else { return };
+        let change = |issued: &&Issued| {
             let owed = Owed::seal(sealer, issued)?;
             let body = serde_json::to_string(&owed);
             let body = body.map_err(|error| Failure::before(Reason::Internal, error.to_string()))?;
             let unknown = super::seconds(limit::CREDENTIAL_UNKNOWN_LIFE_KEPT);
             let ends = issued.ends().expires_at.unwrap_or_else(|| issued.issued_at.saturating_add(unknown));
             let action = Action::Put { owner: owed.server, body, expires_at_us: Some(ends.saturating_mul(1_000_000)) };
-            let change = Change::new(SECTION, issued.id.clone(), Expect::Anything, action);
-            self.shelf.change(vec![change], Tell::Nobody).await
+            Ok(Change::new(SECTION, issued.id.clone(), Expect::Anything, action))
+        };
+        let kept = async {
+            let changes = issued.iter().map(change).collect::<Result<Vec<_>, Failure>>()?;
+            self.shelf.change(changes, Tell::Nobody).await
         };
         let problem = match kept.await {
             Ok(Changed::Done { .. }) => return,
             Ok(Changed::Conflict(_) | Changed::Full(_)) => "there is no place for more".to_owned(),
             Err(failure) => failure.to_string(),
         };
-        tracing::error!(credential = issued.id, server = %issued.server, problem, "that a credential is still to be taken back is not noted: after a restart it ends by itself");
+        let first = issued.first().map(|issued| issued.id.as_str());
+        tracing::error!(
+            count = issued.len(),
+            first,
+            problem,
+            "that credentials are still to be taken back is not noted: after a restart they end by themselves"
+        );
     }
 
     /// The names of those that are to be given back.

@@ -95,10 +95,35 @@ impl TakingBack {
 
     /// Begins to take one back, and goes on until it is, or has ended.
     pub fn begin(&self, issued: Arc<Issued>, ledger: Option<Arc<Ledger>>) -> Taking {
+        let note = Arc::new(Note::new(Owing::No));
+        if let Some(ledger) = &ledger {
+            self.note(Arc::clone(ledger), vec![(Arc::clone(&issued), Arc::clone(&note))]);
+        }
+        self.go(issued, ledger, note)
+    }
+
+    /// The same of several.
+    pub fn begin_all(&self, issued: Vec<Arc<Issued>>, ledger: Option<&Arc<Ledger>>) -> Vec<Taking> {
+        let all: Vec<_> = issued.into_iter().map(|issued| (issued, Arc::new(Note::new(Owing::No)))).collect();
+        if let Some(ledger) = ledger {
+            self.note(Arc::clone(ledger), all.clone());
+        }
+        all.into_iter().map(|(issued, note)| self.go(issued, ledger.cloned(), note)).collect()
+    }
+
+    /// Notes those that somebody could still use, beside the first attempts: should this process be killed now, whoever comes
+    /// next gives them back.
+    fn note(&self, ledger: Arc<Ledger>, mut all: Vec<(Arc<Issued>, Arc<Note>)>) {
+        all.retain(|(issued, _)| now_s() < issued.used_until());
+        self.tasks.spawn(async move { ledger.owe_all(&all).await });
+    }
+
+    fn go(&self, issued: Arc<Issued>, ledger: Option<Arc<Ledger>>, note: Arc<Note>) -> Taking {
         let (told, first) = oneshot::channel();
         let (owing, kept) = (ledger.clone(), Arc::clone(&issued));
         let places = self.at_once.at(&issued.from.name());
-        let work = until_done(Arc::clone(&self.endpoints), places, Arc::clone(&issued), ledger, told);
+        let noting = ledger.map(|ledger| (ledger, Arc::clone(&note)));
+        let work = until_done(Arc::clone(&self.endpoints), places, Arc::clone(&issued), noting, told);
         let (stop, under_way, id) = (self.stop.clone(), Arc::clone(&self.under_way), issued.id.clone());
         let held = Arc::clone(&self.held);
         under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
@@ -106,7 +131,7 @@ impl TakingBack {
             match (stop.run_until_cancelled(work).await, owing) {
                 (Some(Taken::Revoked), _) => held.gone(&id),
                 // The gateway stops meanwhile: whoever comes next goes on.
-                (None, Some(ledger)) => ledger.owe(&kept).await,
+                (None, Some(ledger)) => ledger.owe_once(&kept, &note).await,
                 _ => {}
             }
             under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
@@ -159,19 +184,13 @@ async fn until_done(
     endpoints: Arc<Endpoints>,
     at_once: Arc<Semaphore>,
     issued: Arc<Issued>,
-    ledger: Option<Arc<Ledger>>,
+    noting: Option<(Arc<Ledger>, Arc<Note>)>,
     told: oneshot::Sender<(Taken, String)>,
 ) -> Taken {
     let mut told = Some(told);
     let mut pause = limit::CREDENTIAL_REVOKE_RETRY_MIN;
     let unknown = issued.issued_at.saturating_add(super::seconds(limit::CREDENTIAL_UNKNOWN_LIFE_KEPT));
     let ends = issued.ends().expires_at.unwrap_or(unknown);
-    let mut owing = Owing::No;
-    // One that somebody could still use: should this process be killed now, whoever comes next gives it back.
-    if let Some(ledger) = ledger.as_ref().filter(|_| now_s() < issued.used_until()) {
-        ledger.owe(&issued).await;
-        owing = Owing::Yes;
-    }
     loop {
         let trying = async {
             let _permit = at_once.acquire().await;
@@ -181,15 +200,21 @@ async fn until_done(
         let soon = tokio::time::timeout(limit::CREDENTIAL_OWED_AFTER, &mut trying).await;
         let first = told.is_some();
         // Whoever waits hears soon that it is pending, and that has to be so after a restart as well.
-        if let (Some(ledger), Owing::No, Err(_) | Ok((Taken::Pending, _))) = (&ledger, owing, &soon) {
-            ledger.owe(&issued).await;
-            owing = Owing::Yes;
+        if let (Some((ledger, note)), Err(_) | Ok((Taken::Pending, _))) = (&noting, &soon) {
+            ledger.owe_once(&issued, note).await;
         }
         let (taken, detail) = match soon {
             Ok(tried) => tried,
             Err(_) => trying.await,
         };
-        if let Some(ledger) = ledger.as_ref().filter(|_| first || taken != Taken::Pending) {
+        if let Some((ledger, note)) = noting.as_ref().filter(|_| first || taken != Taken::Pending) {
+            let mut note = note.lock().await;
+            let owing = *note;
+            if taken != Taken::Pending {
+                // Nobody writes it down any more.
+                *note = Owing::Over;
+            }
+            drop(note);
             noted(ledger, &issued.id, taken, owing).await;
         }
         if taken == Taken::Pending && first {
@@ -219,11 +244,16 @@ fn doubled(pause: Duration) -> Duration {
 pub(super) enum Owing {
     Yes,
     No,
+    /// Nobody has to give it back any more.
+    Over,
 }
+
+/// The same, for whoever writes it down and whoever takes it back; held while it is being written.
+pub(super) type Note = tokio::sync::Mutex<Owing>;
 
 /// Writes down what became of one.
 pub(super) async fn noted(ledger: &Ledger, id: &str, taken: Taken, owed: Owing) {
-    let settled = if owed == Owing::No || taken == Taken::Pending { Ok(()) } else { ledger.settled(id).await };
+    let settled = if owed != Owing::Yes || taken == Taken::Pending { Ok(()) } else { ledger.settled(id).await };
     if let Err(failure) = ledger.taken(id, taken).await.and(settled) {
         tracing::warn!(credential = id, %failure, "what became of a credential is not in the ledger");
     }

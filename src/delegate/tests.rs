@@ -125,6 +125,7 @@ fn server(credential: CredentialConfig) -> ServerConfig {
         forward_headers: Vec::new(),
         discoverable: false,
         elicit_url_hosts: Vec::new(),
+        redact: Vec::new(),
         idempotent: Vec::new(),
     }
 }

@@ -13,7 +13,7 @@ pub mod upstream;
 pub mod workload;
 
 pub use address::{AddressClass, is_loopback};
-pub use oauth::{OauthClient, oauth_client};
+pub use oauth::{OauthClient, oauth_client, oauth_client_trusting};
 pub use resolver::GuardedResolver;
 pub use upstream::{UpstreamClient, upstream_client};
 

@@ -6,9 +6,12 @@
 use std::sync::Arc;
 
 use http::{Request, Response};
+use rustls::client::danger::ServerCertVerifier;
 
 use super::{EgressError, EgressPolicy, GuardedResolver, tls};
 use crate::limit;
+
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The client for discovery, keys and token endpoints. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -21,10 +24,25 @@ pub struct OauthClient {
 ///
 /// # Errors
 /// [`EgressError::Build`] when TLS cannot be set up.
-#[expect(clippy::disallowed_methods, reason = "this is the one place that builds clients, with the guard")]
 pub fn oauth_client(policy: EgressPolicy) -> Result<OauthClient, EgressError> {
+    build(policy, tls::client_config(&PROTOCOLS)?, limit::OAUTH_IDLE_CONNECTIONS_MAX)
+}
+
+/// The same where somebody else says whom we trust. No connection outlives its request: what is trusted may change.
+///
+/// # Errors
+/// As [`oauth_client`].
+pub fn oauth_client_trusting(
+    policy: EgressPolicy,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<OauthClient, EgressError> {
+    build(policy, tls::client_config_trusting(&PROTOCOLS, verifier)?, 0)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that builds clients, with the guard")]
+fn build(policy: EgressPolicy, tls: rustls::ClientConfig, idle_max: usize) -> Result<OauthClient, EgressError> {
     let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls::client_config(&[b"h2", b"http/1.1"])?)
+        .tls_backend_preconfigured(tls)
         .dns_resolver(GuardedResolver::new(policy.clone()))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
@@ -33,7 +51,7 @@ pub fn oauth_client(policy: EgressPolicy) -> Result<OauthClient, EgressError> {
         .connect_timeout(limit::OAUTH_CONNECT_TIMEOUT)
         .timeout(limit::OAUTH_TIMEOUT)
         .pool_idle_timeout(limit::OAUTH_IDLE_TIMEOUT)
-        .pool_max_idle_per_host(limit::OAUTH_IDLE_CONNECTIONS_MAX)
+        .pool_max_idle_per_host(idle_max)
         .tcp_nodelay(true)
         .build()
         .map_err(|error| EgressError::Build(error.to_string()))?;

@@ -5,6 +5,10 @@
 
 use std::sync::{Arc, OnceLock};
 
+use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::{ConfigBuilder, WantsVerifier};
+
 use super::EgressError;
 
 static ROOTS: OnceLock<Arc<rustls::RootCertStore>> = OnceLock::new();
@@ -16,14 +20,33 @@ static ROOTS: OnceLock<Arc<rustls::RootCertStore>> = OnceLock::new();
 /// # Errors
 /// When the provider does not support the protocol versions.
 pub fn client_config(protocols: &[&[u8]]) -> Result<rustls::ClientConfig, EgressError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| EgressError::Build(error.to_string()))?
-        .with_root_certificates(Arc::clone(ROOTS.get_or_init(system_roots)))
-        .with_no_client_auth();
+    let roots = Arc::clone(ROOTS.get_or_init(system_roots));
+    let mut config = builder()?.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(config)
+}
+
+/// The same where somebody else says whom we trust, and the system's roots count for nothing. Each connection is looked at:
+/// none goes on with what another one had agreed.
+///
+/// # Errors
+/// As [`client_config`].
+pub fn client_config_trusting(
+    protocols: &[&[u8]],
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<rustls::ClientConfig, EgressError> {
+    let builder = builder()?.dangerous().with_custom_certificate_verifier(verifier);
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn builder() -> Result<ConfigBuilder<rustls::ClientConfig, WantsVerifier>, EgressError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| EgressError::Build(error.to_string()))
 }
 
 fn system_roots() -> Arc<rustls::RootCertStore> {

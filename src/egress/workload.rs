@@ -1,7 +1,8 @@
-//! Asks the SPIFFE Workload API on a Unix socket for the keys that verify JWT-SVIDs (`FetchJWTBundles`).
+//! Asks the SPIFFE Workload API on a Unix socket for the keys that verify JWT-SVIDs (`FetchJWTBundles`), and for the roots
+//! that verify X.509-SVIDs (`FetchX509Bundles`).
 //!
-//! Decides how that is asked: gRPC over HTTP/2, whose one message here is a map of names to bundles, read by hand because
-//! it has two kinds of fields. Refuses to know what a bundle says. Invariants: whoever else could put a socket in its
+//! Decides how that is asked: gRPC over HTTP/2, whose messages here are maps of names to bundles, read by hand because
+//! they have two kinds of fields. Refuses to know what a bundle says. Invariants: whoever else could put a socket in its
 //! place is believed nothing; what comes from there is bounded before it is read.
 
 use std::os::unix::fs::FileTypeExt as _;
@@ -18,14 +19,41 @@ use tokio::task::JoinHandle;
 use crate::config::set::replaceable;
 use crate::limit;
 
-/// The call.
-const FETCH: &str = "http://localhost/SpiffeWorkloadAPI/FetchJWTBundles";
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// The keys that verify JWT-SVIDs.
+    Keys,
+    /// The roots that verify X.509-SVIDs.
+    Roots,
+}
+
+impl Asked {
+    /// The call.
+    const fn call(self) -> &'static str {
+        match self {
+            Self::Keys => "http://localhost/SpiffeWorkloadAPI/FetchJWTBundles",
+            Self::Roots => "http://localhost/SpiffeWorkloadAPI/FetchX509Bundles",
+        }
+    }
+}
+
+/// What it said of one trust domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// A JWKS, or certificates one after the other (DER).
+    pub bundle: Bytes,
+    /// With roots, lists of certificates that were withdrawn (DER), of whichever domain.
+    pub withdrawn: Vec<Bytes>,
+}
+
 /// Flag, and length of four bytes.
 const PREFIX_BYTES: usize = 5;
 
 /// A stream of bundles that is open; the workload API says something whenever they change.
 #[derive(Debug)]
 pub struct Bundles {
+    asked: Asked,
     body: Incoming,
     read: BytesMut,
     /// Whether it has said something, so that it knew us.
@@ -44,25 +72,25 @@ impl Bundles {
     ///
     /// # Errors
     /// Why there is none, in words.
-    pub async fn open(socket: &Path) -> Result<Self, String> {
+    pub async fn open(socket: &Path, asked: Asked) -> Result<Self, String> {
         let shown = socket.display();
         let own = PathBuf::from(socket);
         let checked = tokio::task::spawn_blocking(move || check(&own)).await.map_err(|error| error.to_string())?;
         checked.map_err(|problem| format!("{shown}: {problem}"))?;
-        let opened = tokio::time::timeout(limit::WORKLOAD_API_TIMEOUT, Self::ask(socket)).await;
+        let opened = tokio::time::timeout(limit::WORKLOAD_API_TIMEOUT, Self::ask(socket, asked)).await;
         opened
             .unwrap_or_else(|_| Err("it does not answer in time".to_owned()))
             .map_err(|error| format!("{shown}: {error}"))
     }
 
-    async fn ask(socket: &Path) -> Result<Self, String> {
+    async fn ask(socket: &Path, asked: Asked) -> Result<Self, String> {
         let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
         let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (mut sender, connection) = handshake.await.map_err(|error| error.to_string())?;
         let connection = tokio::spawn(async move { drop(connection.await) });
         let request = Request::builder()
             .method(Method::POST)
-            .uri(FETCH)
+            .uri(asked.call())
             .header(header::CONTENT_TYPE, "application/grpc")
             .header(header::TE, "trailers")
             // Without it whoever can have a request sent somewhere could ask in our name.
@@ -72,7 +100,7 @@ impl Bundles {
         let answer = sender.send_request(request).await;
         let answer = answer.inspect_err(|_| connection.abort()).map_err(|error| error.to_string())?;
         let (head, body) = answer.into_parts();
-        let bundles = Self { body, read: BytesMut::new(), heard: false, connection };
+        let bundles = Self { asked, body, read: BytesMut::new(), heard: false, connection };
         if !head.status.is_success() {
             return Err(format!("it answered {}", head.status));
         }
@@ -86,11 +114,11 @@ impl Bundles {
     ///
     /// # Errors
     /// Why the stream is over, or what is wrong with what it said, in words.
-    pub async fn next(&mut self, trust_domain: &str) -> Result<Option<Bytes>, String> {
+    pub async fn next(&mut self, trust_domain: &str) -> Result<Option<Told>, String> {
         loop {
             if let Some(message) = taken(&mut self.read)? {
                 self.heard = true;
-                return bundle(&message, trust_domain);
+                return bundle(&message, self.asked, trust_domain);
             }
             let frame = self.body.frame().await.ok_or("the stream ended")?.map_err(|error| error.to_string())?;
             match frame.into_data() {
@@ -156,13 +184,19 @@ fn taken(read: &mut BytesMut) -> Result<Option<Bytes>, String> {
     Ok(Some(read.split_to(length).freeze()))
 }
 
-/// `JWTBundlesResponse { map<string, bytes> bundles = 1; }`: the value under the domain's SPIFFE ID.
-fn bundle(message: &Bytes, trust_domain: &str) -> Result<Option<Bytes>, String> {
+/// `JWTBundlesResponse { map<string, bytes> bundles = 1; }`, or `X509BundlesResponse { repeated bytes crl = 1;
+/// map<string, bytes> bundles = 2; }`: the value under the domain's SPIFFE ID.
+fn bundle(message: &Bytes, asked: Asked, trust_domain: &str) -> Result<Option<Told>, String> {
     let own = format!("spiffe://{trust_domain}");
-    let mut found = None;
+    let (mut found, mut withdrawn) = (None, Vec::new());
     for (number, entry) in fields(message)? {
-        if number != 1 {
-            continue;
+        match (asked, number) {
+            (Asked::Keys, 1) | (Asked::Roots, 2) => {}
+            (Asked::Roots, 1) => {
+                withdrawn.push(entry);
+                continue;
+            }
+            _ => continue,
         }
         let (mut key, mut value) = (Bytes::new(), Bytes::new());
         for (number, content) in fields(&entry)? {
@@ -177,7 +211,7 @@ fn bundle(message: &Bytes, trust_domain: &str) -> Result<Option<Bytes>, String> 
             found = Some(value);
         }
     }
-    Ok(found)
+    Ok(found.map(|bundle| Told { bundle, withdrawn }))
 }
 
 /// The fields of a message that have a length; others are stepped over.
@@ -246,21 +280,37 @@ mod tests {
     fn the_bundle_of_the_domain_is_found_among_others_and_no_other_is_taken_for_it() {
         let long = vec![b'x'; 300];
         let message = said(&[("spiffe://other.test", b"no"), ("spiffe://mesh.test", &long)]);
-        assert_eq!(bundle(&message, "mesh.test").unwrap().unwrap(), long);
+        let keys = |message: &Bytes, domain: &str| {
+            bundle(message, Asked::Keys, domain).map(|told| told.map(|told| told.bundle))
+        };
+        assert_eq!(keys(&message, "mesh.test").unwrap().unwrap(), long);
         // It has none of them, and says so.
         for (message, other) in [(&message, "mesh"), (&message, "test"), (&Bytes::new(), "mesh.test")] {
-            assert_eq!(bundle(message, other), Ok(None), "{other}");
+            assert_eq!(keys(message, other), Ok(None), "{other}");
         }
         // What a later version adds is stepped over.
         let more = [&[0x10, 0x96, 0x01][..], &[0x19, 1, 2, 3, 4, 5, 6, 7, 8], &[0x25, 1, 2, 3, 4], &message].concat();
-        assert_eq!(bundle(&more.into(), "mesh.test").unwrap().unwrap(), long);
+        assert_eq!(keys(&more.into(), "mesh.test").unwrap().unwrap(), long);
+    }
+
+    #[test]
+    fn roots_stand_beside_lists_of_what_was_withdrawn_and_are_no_keys() {
+        let entry = |name: &str, value: &[u8]| field(2, &[field(1, name.as_bytes()), field(2, value)].concat());
+        let ours = entry("spiffe://mesh.test", b"roots");
+        let message: Bytes =
+            [field(1, b"list"), entry("spiffe://other.test", b"no"), ours, field(1, b"more")].concat().into();
+        let told = bundle(&message, Asked::Roots, "mesh.test").unwrap().unwrap();
+        assert_eq!((&told.bundle[..], told.withdrawn), (&b"roots"[..], vec![Bytes::from("list"), Bytes::from("more")]));
+        assert_eq!(bundle(&message, Asked::Roots, "mesh"), Ok(None));
+        let keys = said(&[("spiffe://mesh.test", b"keys")]);
+        assert_eq!(bundle(&keys, Asked::Roots, "mesh.test"), Ok(None));
     }
 
     #[test]
     fn what_is_torn_or_too_long_is_an_error_and_what_is_not_whole_is_waited_for() {
         let message = said(&[("spiffe://mesh.test", b"keys")]);
         for cut in 1..message.len() {
-            let came = bundle(&message.slice(..cut), "mesh.test");
+            let came = bundle(&message.slice(..cut), Asked::Keys, "mesh.test");
             assert!(came.is_err(), "{cut}: {came:?}");
         }
         for torn in

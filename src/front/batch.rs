@@ -57,15 +57,17 @@ pub(super) async fn post<P: Pipeline>(
     let answering = messages.into_iter().map(|message| {
         let (front, outside) = (Arc::clone(front), Arc::clone(outside));
         let refused = message.as_ref().err().cloned().map(|refusal| about.stopped(refusal));
-        let inbound = message.ok().map(|message| Inbound {
-            caller: caller.clone(),
-            endpoint: endpoint.clone(),
-            peer: posted.peer,
-            via: posted.via,
-            headers: posted.headers.clone(),
-            id: message.id(),
-            message,
-            held: Arc::clone(posted.held),
+        let inbound = message.ok().map(|message| {
+            Box::new(Inbound {
+                caller: caller.clone(),
+                endpoint: endpoint.clone(),
+                peer: posted.peer,
+                via: posted.via,
+                headers: posted.headers.clone(),
+                id: message.id(),
+                message,
+                held: Arc::clone(posted.held),
+            })
         });
         let version = posted.version.map(str::to_owned);
         async move {

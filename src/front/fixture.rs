@@ -23,6 +23,7 @@ use crate::upstream::Event;
 use crate::watch::{Interest, Watched};
 use crate::wire::Json;
 use crate::wire::mcp::{Kind, Version};
+use crate::wire::voids::Holder;
 
 /// A configuration on a loopback listener with one issuer.
 pub(crate) fn config() -> Config {
@@ -211,12 +212,16 @@ impl Pipeline for Scripted {
         PrincipalKey(Digest::of("test", &[caller.as_bytes()]))
     }
 
+    fn holder(&self, caller: &String) -> Holder {
+        Self::principal(caller).into()
+    }
+
     fn credential(caller: &String) -> Digest {
         Digest::sha256(caller.as_bytes())
     }
 
-    async fn call(self: Arc<Self>, _: String, request: Request) -> Call {
-        self.seen.lock().unwrap().push(request);
+    async fn call(self: Arc<Self>, _: String, request: Box<Request>) -> Call {
+        self.seen.lock().unwrap().push(*request);
         if self.undecided {
             std::future::pending::<()>().await;
         }

@@ -23,14 +23,14 @@ use crate::ids::{PrincipalKey, ReplicaId};
 use crate::limit;
 use crate::outcome::{Outcome, Reason, Refusal, Stop, reply};
 use crate::upstream::Event;
-use crate::wire::mcp::{Era, LogLevel, Method, Version, header};
+use crate::wire::mcp::{Era, LogLevel, Method, Version, header, meta};
 use crate::wire::{Json, Kind, Message, Value};
 
 /// Answers one legacy message.
 pub(super) async fn post<P: Pipeline>(
     front: &Front<P>,
     outside: &Outside,
-    inbound: Inbound<P>,
+    inbound: Box<Inbound<P>>,
     version_header: Option<&str>,
 ) -> Response<Body> {
     let name = inbound.message.method();
@@ -43,7 +43,7 @@ pub(super) async fn post<P: Pipeline>(
     if method == Some(Method::Initialize)
         && let Some(id) = &id
     {
-        return match initialize(front, outside, inbound, id).await {
+        return match Box::pin(initialize(front, outside, inbound, id)).await {
             Ok(response) => response,
             Err(stop) => about.stopped(stop),
         };
@@ -58,7 +58,7 @@ pub(super) async fn post<P: Pipeline>(
             Kind::Result | Kind::Error => {
                 front.questions.answered(session.key, inbound.message, inbound.caller);
             }
-            _ => told(front, &session, inbound),
+            _ => told(front, &session, inbound).await,
         }
         return answer::empty(StatusCode::ACCEPTED);
     }
@@ -80,7 +80,7 @@ pub(super) async fn post<P: Pipeline>(
         return answer::result(&id, &Json::of(&serde_json::json!({})));
     }
     if matches!(method, Method::Subscribe | Method::Unsubscribe) {
-        return match subscription(front, &inbound, &session, method).await {
+        return match Box::pin(subscription(front, &inbound, &session, method)).await {
             Ok(outcome) => answer::reply(&reply::reply(&outcome, &id, method, Era::Legacy), &outside.names, &endpoint),
             Err(stop) => about.stopped(stop),
         };
@@ -217,7 +217,7 @@ pub(super) async fn end_session<P: Pipeline>(
 async fn initialize<P: Pipeline>(
     front: &Front<P>,
     outside: &Outside,
-    inbound: Inbound<P>,
+    inbound: Box<Inbound<P>>,
     id: &Json,
 ) -> Result<Response<Body>, Stop> {
     let wrong = |hint: &'static str| Stop::from(Refusal::new(Reason::ParametersInvalid).hint(hint));
@@ -235,7 +235,6 @@ async fn initialize<P: Pipeline>(
         info: info.map(|info| message.cut(info)),
         log_level: None,
     };
-    let principal = P::principal(&inbound.caller);
     let request = Request {
         message: message.clone(),
         method: Method::Initialize,
@@ -249,7 +248,8 @@ async fn initialize<P: Pipeline>(
         last_words: None,
     };
     let result = front.pipeline.initialize(&inbound.caller, &request, version).await?;
-    let session = front.sessions.begin(principal, &request.endpoint, &request.client)?;
+    let holder = front.pipeline.holder(&inbound.caller);
+    let session = front.sessions.begin(&holder, &request.endpoint, &request.client)?;
     let mut response = answer::result(id, &result);
     if let Ok(session) = HeaderValue::from_str(&session) {
         response.headers_mut().insert(header::SESSION_ID, session);
@@ -359,7 +359,7 @@ async fn subscription<P: Pipeline>(
 }
 
 /// Does what a notification of a client asks for; those that are not known here change nothing.
-fn told<P: Pipeline>(front: &Front<P>, session: &Session, inbound: Inbound<P>) {
+async fn told<P: Pipeline>(front: &Front<P>, session: &Session, inbound: Box<Inbound<P>>) {
     let message = &inbound.message;
     match &*message.method() {
         "notifications/cancelled" => {
@@ -375,6 +375,14 @@ fn told<P: Pipeline>(front: &Front<P>, session: &Session, inbound: Inbound<P>) {
             let telling = Arc::clone(&front.pipeline).roots_changed(inbound.caller, inbound.endpoint, client);
             // Servers take their time, and nobody waits for that.
             tokio::spawn(telling);
+        }
+        "notifications/progress" => {
+            let token = message.params().and_then(|params| params.get(meta::PROGRESS_TOKEN)).and_then(Value::as_i64);
+            let asked = token.and_then(|token| front.questions.reported(session.key, token));
+            if let (Some((parked, key)), Some(said)) = (asked, message.body()) {
+                // Waited for, so that a client has no more of them on their way than it has requests.
+                front.pipeline.report(&inbound.caller, (parked, &key), &said).await;
+            }
         }
         _ => {}
     }

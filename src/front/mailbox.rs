@@ -264,7 +264,7 @@ mod tests {
         let capabilities = Json::of(&serde_json::json!({}));
         let client = ClientFacts { version: Version::V2025_11_25, capabilities, info: None, log_level: None };
         let (endpoint, principal) = (Endpoint::Merged, PrincipalKey(Digest::of("test", &[b"ann"])));
-        let id = sessions.begin(principal, &endpoint, &client).unwrap();
+        let id = sessions.begin(&principal.into(), &endpoint, &client).unwrap();
         let session = sessions.open(principal, &endpoint, &id, None).unwrap();
         let (say, heard) = mpsc::unbounded_channel();
         let pipeline = Arc::new(Scripted::new([]));

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use http::Response;
 use http_body::{Frame, SizeHint};
 
@@ -25,7 +26,7 @@ const SHARDS: usize = 16;
 /// What all principals keep here.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    shards: [Mutex<HashMap<PrincipalKey, usize>>; SHARDS],
+    shards: [Mutex<HashMap<PrincipalKey, usize, RandomState>>; SHARDS],
 }
 
 /// What one request keeps; nothing any more once this and all that carries it is dropped.
@@ -46,7 +47,7 @@ impl Memory {
         held.more(limit::HELD_PER_REQUEST_BYTES).map(|()| held)
     }
 
-    fn shard(&self, principal: PrincipalKey) -> MutexGuard<'_, HashMap<PrincipalKey, usize>> {
+    fn shard(&self, principal: PrincipalKey) -> MutexGuard<'_, HashMap<PrincipalKey, usize, RandomState>> {
         let [zero, ..] = &self.shards;
         let first = principal.0.as_bytes().first().copied().unwrap_or_default();
         let shard = self.shards.get(usize::from(first) % SHARDS).unwrap_or(zero);

@@ -212,7 +212,7 @@ impl<P: Pipeline> Front<P> {
             let origin = request.headers().get(ORIGIN).cloned().filter(|_| !is_page);
             let mut response = match *request.method() {
                 Verb::OPTIONS if !is_page => preflight(request.headers()),
-                _ => facade.answer(&path, request, peer).await.map(Body::from),
+                _ => Box::pin(facade.answer(&path, request, peer)).await.map(Body::from),
             };
             if let Some(origin) = origin {
                 share(response.headers_mut(), origin);
@@ -221,7 +221,7 @@ impl<P: Pipeline> Front<P> {
         }
         if let (Some(feeds), Some(path)) = (self.feeds.get(), path.strip_prefix("/feeds/")) {
             let path = path.to_owned();
-            return feeds.answer(&path, request, peer).await.map(Body::from);
+            return Box::pin(feeds.answer(&path, request, peer)).await.map(Body::from);
         }
         if let Some(mut response) = self.authorization_server(&outside, request.uri().path(), request.method()) {
             response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
@@ -231,7 +231,7 @@ impl<P: Pipeline> Front<P> {
             let (parts, _) = request.into_parts();
             let path = outside.names.relative(parts.uri.path());
             let visit = link::Visit { path, query: parts.uri.query(), headers: &parts.headers };
-            return self.pipeline.page(&parts.method, visit).await.map(Body::from);
+            return Box::pin(self.pipeline.page(&parts.method, visit)).await.map(Body::from);
         }
         match outside.names.resource(request.uri().path()) {
             Some(endpoint) => well_known(&outside, &endpoint, request.method(), request.headers()),
@@ -349,10 +349,10 @@ impl<P: Pipeline> Front<P> {
         match (&parts.method, era) {
             (&Verb::POST, _) => {}
             (&Verb::GET, Era::Legacy) => {
-                return legacy::open_stream(self, outside, &caller, &endpoint, &parts.headers).await;
+                return Box::pin(legacy::open_stream(self, outside, &caller, &endpoint, &parts.headers)).await;
             }
             (&Verb::DELETE, Era::Legacy) => {
-                return legacy::end_session(self, outside, &caller, &endpoint, &parts.headers).await;
+                return Box::pin(legacy::end_session(self, outside, &caller, &endpoint, &parts.headers)).await;
             }
             (_, Era::Modern) => return answer::untold(answer::method_not_allowed("POST"), Reason::RequestInvalid),
             (_, Era::Legacy) => {
@@ -393,13 +393,13 @@ impl<P: Pipeline> Front<P> {
         }
         let streamed = answer::prefers_events(&parts.headers);
         let (id, headers) = (message.id(), parts.headers);
-        let inbound = Inbound { caller, endpoint, peer, via, id, headers, message, held };
+        let inbound = Box::new(Inbound { caller, endpoint, peer, via, id, headers, message, held });
         let response = self.post(outside, inbound).await;
         if streamed { answer::as_events(response).await } else { response }
     }
 
     /// One message, in its own era.
-    async fn post(self: &Arc<Self>, outside: &Outside, inbound: Inbound<P>) -> Response<Body> {
+    async fn post(self: &Arc<Self>, outside: &Outside, inbound: Box<Inbound<P>>) -> Response<Body> {
         let message = inbound.message.clone();
         let meta = era::Meta::read(message.params());
         let Ok(version) = headers::single(&inbound.headers, header::PROTOCOL_VERSION) else {

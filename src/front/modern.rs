@@ -3,6 +3,8 @@
 //! Decides nothing about rights. Invariant: each request is judged by itself; what its headers say equals
 //! what its body says; when its client goes, it is cancelled.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use http::{Response, StatusCode};
 
@@ -17,13 +19,13 @@ use crate::outcome::{Reason, Refusal, reply};
 use crate::upstream::Event;
 use crate::watch::Interest;
 use crate::wire::mcp::{Era, Method, Version};
-use crate::wire::{Kind, Object, Value};
+use crate::wire::{Json, Kind, Object, Value};
 
 /// Answers one modern message.
 pub(super) async fn post<P: Pipeline>(
     front: &Front<P>,
     outside: &Outside,
-    inbound: Inbound<P>,
+    inbound: Box<Inbound<P>>,
     meta: &Meta<'_>,
     version_header: Option<&str>,
 ) -> Response<Body> {
@@ -64,7 +66,7 @@ pub(super) async fn post<P: Pipeline>(
         Ok(mandate) => mandate,
         Err(refusal) => return about.stopped(refusal),
     };
-    let request = Request {
+    let request = Box::new(Request {
         message: inbound.message,
         method,
         endpoint: inbound.endpoint,
@@ -75,7 +77,7 @@ pub(super) async fn post<P: Pipeline>(
         mandate,
         via: inbound.via,
         last_words: None,
-    };
+    });
     let discovered = match method {
         Method::CallTool
         | Method::GetPrompt
@@ -85,15 +87,7 @@ pub(super) async fn post<P: Pipeline>(
         | Method::TaskGet
         | Method::TaskUpdate
         | Method::TaskCancel => {
-            let mut ongoing = Ongoing::modern(front.pipeline.clone(), inbound.caller, request).await;
-            return match ongoing.next().await {
-                Some(Event::Done(outcome)) => {
-                    answer::reply(&reply::reply(&outcome, &id, method, Era::Modern), &outside.names, &endpoint)
-                }
-                Some(Event::Notification(first)) => answer::events(stream::of_call(Some(first), ongoing, id, method)),
-                Some(Event::StreamClosed) => answer::events(stream::of_call(None, ongoing, id, method)),
-                None => about.told(Refusal::new(Reason::Cancelled)),
-            };
+            return called(Arc::clone(&front.pipeline), inbound.caller, request, about, id).await;
         }
         Method::Listen => {
             let Some(interest) = request.message.params().and_then(interest) else {
@@ -101,7 +95,7 @@ pub(super) async fn post<P: Pipeline>(
                     "send notifications, as an object, and resourceSubscriptions and taskIds in it as arrays of texts",
                 ));
             };
-            return match front.pipeline.watch(&inbound.caller, &endpoint, &request.client, interest).await {
+            return match Box::pin(front.pipeline.watch(&inbound.caller, &endpoint, &request.client, interest)).await {
                 Ok(watch) => answer::events(stream::of_listen::<P>(watch, id)),
                 Err(stop) => about.stopped(stop),
             };
@@ -118,6 +112,26 @@ pub(super) async fn post<P: Pipeline>(
     match discovered {
         Ok(result) => answer::listed(about, &id, &result, &inbound.held),
         Err(stop) => about.stopped(stop),
+    }
+}
+
+/// Answers a call: with its end, or with a stream as soon as there is something before it.
+async fn called<P: Pipeline>(
+    pipeline: Arc<P>,
+    caller: P::Caller,
+    request: Box<Request>,
+    about: About<'_>,
+    id: Json,
+) -> Response<Body> {
+    let method = request.method;
+    let mut ongoing = Ongoing::modern(pipeline, caller, request).await;
+    match ongoing.next().await {
+        Some(Event::Done(outcome)) => {
+            answer::reply(&reply::reply(&outcome, &id, method, Era::Modern), about.names, about.endpoint)
+        }
+        Some(Event::Notification(first)) => answer::events(stream::of_call(Some(first), ongoing, id, method)),
+        Some(Event::StreamClosed) => answer::events(stream::of_call(None, ongoing, id, method)),
+        None => about.told(Refusal::new(Reason::Cancelled)),
     }
 }
 
@@ -196,7 +210,7 @@ fn interest(params: Object<'_>) -> Option<Interest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Json, Source};
+    use crate::wire::Source;
 
     fn read(params: &str) -> Option<Interest> {
         let params = Json::parse(params, Source::Client).unwrap();

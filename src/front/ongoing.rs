@@ -20,7 +20,7 @@ use crate::upstream::Event;
 pub(super) struct Ongoing<P: Pipeline> {
     state: State<P>,
     /// Of a legacy call.
-    legacy: Option<Legacy<P>>,
+    legacy: Option<Box<Legacy<P>>>,
 }
 
 /// What only a legacy call has.
@@ -40,14 +40,14 @@ enum State<P: Pipeline> {
 
 impl<P: Pipeline> Ongoing<P> {
     /// A call that is cancelled when this is dropped.
-    pub(super) async fn modern(pipeline: Arc<P>, caller: P::Caller, request: Request) -> Self {
+    pub(super) async fn modern(pipeline: Arc<P>, caller: P::Caller, request: Box<Request>) -> Self {
         Self { state: State::Running(pipeline.call(caller, request).await), legacy: None }
     }
 
     /// A call that goes on when this is dropped, until its registration says that it is cancelled.
     pub(super) fn legacy(interview: Interview<P>, registration: Registration) -> Self {
         let state = starting(&interview, interview.request.clone());
-        Self { state, legacy: Some(Legacy { registration, interview }) }
+        Self { state, legacy: Some(Box::new(Legacy { registration, interview })) }
     }
 
     /// Waits until the call was decided: before that its refusal may need a status of its own. Answers whether it was, and
@@ -69,7 +69,7 @@ impl<P: Pipeline> Ongoing<P> {
 
     /// The next event, a question to a legacy client among them; `None` when the client cancelled the call.
     pub(super) async fn next(&mut self) -> Option<Event> {
-        next(&mut self.state, self.legacy.as_mut()).await
+        next(&mut self.state, self.legacy.as_deref_mut()).await
     }
 }
 
@@ -92,7 +92,7 @@ impl<P: Pipeline> Drop for Ongoing<P> {
 }
 
 fn starting<P: Pipeline>(interview: &Interview<P>, request: Request) -> State<P> {
-    State::Starting(Box::pin(Arc::clone(&interview.pipeline).call(interview.caller.clone(), request)))
+    State::Starting(Box::pin(Arc::clone(&interview.pipeline).call(interview.caller.clone(), Box::new(request))))
 }
 
 async fn next<P: Pipeline>(state: &mut State<P>, legacy: Option<&mut Legacy<P>>) -> Option<Event> {

@@ -22,6 +22,7 @@ use crate::record::event::RelayNote;
 use crate::upstream::Event;
 use crate::watch::{self, Interest, Watch, Watched};
 use crate::wire::mcp::{Kind, Version};
+use crate::wire::voids::Holder;
 use crate::wire::{Json, Message};
 
 /// The rooms behind the front.
@@ -62,18 +63,24 @@ pub trait Pipeline: Send + Sync + 'static {
     fn refused(&self, caller: &Self::Caller, reason: Reason);
     /// Who sessions belong to.
     fn principal(caller: &Self::Caller) -> PrincipalKey;
+    /// Whom handles of theirs are sealed for, and what these rest on.
+    fn holder(&self, caller: &Self::Caller) -> Holder;
     /// Tells what somebody came with from everything else that they could have come with.
     fn credential(caller: &Self::Caller) -> Digest;
     /// One call, door to door.
     fn call(
         self: Arc<Self>,
         caller: Self::Caller,
-        request: Request,
+        request: Box<Request>,
     ) -> impl Future<Output = Self::Running> + Send + 'static;
     /// The next event of a call; cancel-safe.
     fn next_event(running: &mut Self::Running) -> impl Future<Output = Event> + Send;
     /// Gives up a call that waits for input.
     fn abandon(&self, parked: ParkId);
+    /// Tells the server of a call that waits how far its client is with the answer to the question of that name.
+    fn report(&self, _caller: &Self::Caller, _asked: (ParkId, &str), _said: &Json) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
     /// Stops the task that a call goes on as, whose question nobody answers; the request is the one that would have.
     fn give_up(self: Arc<Self>, caller: Self::Caller, request: Request) -> impl Future<Output = ()> + Send + 'static;
     /// Tells servers that the roots of a legacy client have changed.
@@ -154,7 +161,7 @@ pub trait Pipeline: Send + Sync + 'static {
 
 impl Pipeline for Gateway {
     type Caller = Caller;
-    type Running = Running;
+    type Running = Box<Running>;
     type Watch = Watch;
 
     fn config(&self) -> Arc<Config> {
@@ -181,21 +188,31 @@ impl Pipeline for Gateway {
         caller.principal()
     }
 
+    fn holder(&self, caller: &Caller) -> Holder {
+        caller.holder(&self.config())
+    }
+
     fn credential(caller: &Caller) -> Digest {
         let digests: Vec<&[u8]> = caller.credentials().map(|token| token.digest.as_bytes().as_slice()).collect();
         Digest::of("bailiwick credentials", &digests)
     }
 
-    async fn call(self: Arc<Self>, caller: Caller, request: Request) -> Running {
+    async fn call(self: Arc<Self>, caller: Caller, request: Box<Request>) -> Box<Running> {
         call::call(&self, &caller, request).await
     }
 
-    async fn next_event(running: &mut Running) -> Event {
+    async fn next_event(running: &mut Box<Running>) -> Event {
         running.next().await
     }
 
     fn abandon(&self, parked: ParkId) {
         self.upstreams().abandon(parked);
+    }
+
+    async fn report(&self, caller: &Caller, asked: (ParkId, &str), said: &Json) {
+        if let Err(stop) = call::report(self, caller, asked, said).await {
+            tracing::debug!(reason = stop.reason().code(), "no server is told how far an answer is");
+        }
     }
 
     async fn give_up(self: Arc<Self>, caller: Caller, request: Request) {

@@ -34,7 +34,16 @@ pub(super) struct Questions<P: Pipeline> {
 /// An answer, and who gave it.
 type Answer<P> = (Message, <P as Pipeline>::Caller);
 /// Who waits for one, by session and by the id of the question.
-type Open<P> = HashMap<(SessionKey, i64), oneshot::Sender<Answer<P>>>;
+type Open<P> = HashMap<(SessionKey, i64), Asked<P>>;
+/// The call that a question is of, and the name of the question there.
+type Place = (ParkId, String);
+
+/// Who waits for one answer.
+struct Asked<P: Pipeline> {
+    waiting: oneshot::Sender<Answer<P>>,
+    /// Where it is told how far the client is with it, if that is wanted.
+    reported: Option<Place>,
+}
 
 impl<P: Pipeline> Default for Questions<P> {
     fn default() -> Self {
@@ -42,10 +51,10 @@ impl<P: Pipeline> Default for Questions<P> {
     }
 }
 
-/// A place among the rounds of one principal; free again when it is dropped.
-struct Place<P: Pipeline>(Arc<Questions<P>>, PrincipalKey);
+/// A seat among the rounds of one principal; free again when it is dropped.
+struct Seat<P: Pipeline>(Arc<Questions<P>>, PrincipalKey);
 
-impl<P: Pipeline> Drop for Place<P> {
+impl<P: Pipeline> Drop for Seat<P> {
     fn drop(&mut self) {
         let mut rounds = self.0.rounds();
         if let Some(own) = rounds.get_mut(&self.1) {
@@ -58,18 +67,28 @@ impl<P: Pipeline> Drop for Place<P> {
 }
 
 impl<P: Pipeline> Questions<P> {
-    /// A request with an id of ours, and what waits for its answer.
-    fn ask(self: &Arc<Self>, session: SessionKey, method: &str, params: &Json) -> (Message, Waiting<P>) {
+    /// A request with an id of ours, and what waits for its answer. Its id is also the token under which its client
+    /// tells how far it is, where its server wants to hear that.
+    fn ask(
+        self: &Arc<Self>,
+        session: SessionKey,
+        (method, params): (&str, &Json),
+        place: Option<Place>,
+    ) -> (Message, Waiting<P>) {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, answer) = oneshot::channel();
+        let (params, reported) = match reporting(params, id) {
+            Some(params) => (params, place),
+            None => (params.clone(), None),
+        };
         // Bounded by the calls of a session and the questions of one round.
-        self.lock().insert((session, id), sender);
+        self.lock().insert((session, id), Asked { waiting: sender, reported });
         let waiting = Waiting { questions: Arc::clone(self), place: (session, id), answer };
-        (Message::request(&Json::of(&id), method, params), waiting)
+        (Message::request(&Json::of(&id), method, &params), waiting)
     }
 
-    /// A place for one more round: each keeps its request and all that was asked, for as long as nobody answers.
-    fn enter(self: &Arc<Self>, principal: PrincipalKey) -> Option<Place<P>> {
+    /// A seat for one more round: each keeps its request and all that was asked, for as long as nobody answers.
+    fn enter(self: &Arc<Self>, principal: PrincipalKey) -> Option<Seat<P>> {
         let mut rounds = self.rounds();
         let own = rounds.entry(principal).or_default();
         if *own >= limit::PARKED_PER_PRINCIPAL_MAX {
@@ -77,7 +96,7 @@ impl<P: Pipeline> Questions<P> {
         }
         *own += 1;
         drop(rounds);
-        Some(Place(Arc::clone(self), principal))
+        Some(Seat(Arc::clone(self), principal))
     }
 
     fn rounds(&self) -> MutexGuard<'_, HashMap<PrincipalKey, usize>> {
@@ -87,11 +106,17 @@ impl<P: Pipeline> Questions<P> {
     /// Takes an answer; one that nobody waits for, or that waits in another session, reaches nobody.
     pub(super) fn answered(&self, session: SessionKey, message: Message, caller: P::Caller) {
         let Some(id) = message.id_value().and_then(Value::as_i64) else { return };
-        let waiting = self.lock().remove(&(session, id));
-        if let Some(waiting) = waiting {
+        let asked = self.lock().remove(&(session, id));
+        if let Some(asked) = asked {
             // An error only says that the call ended meanwhile.
-            let _ = waiting.send((message, caller));
+            let _ = asked.waiting.send((message, caller));
         }
+    }
+
+    /// Where it is told how far a client is with the answer that it names by its token; nowhere, for one that nobody
+    /// waits for or that waits in another session.
+    pub(super) fn reported(&self, session: SessionKey, token: i64) -> Option<Place> {
+        self.lock().get(&(session, token))?.reported.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Open<P>> {
@@ -134,7 +159,7 @@ pub(super) struct Round<P: Pipeline> {
     answers: String,
     until: Instant,
     held: Held<P>,
-    _place: Place<P>,
+    _seat: Seat<P>,
 }
 
 /// A call that waits upstream, or goes on there as a task; given up when this is dropped.
@@ -168,14 +193,14 @@ impl<P: Pipeline> Interview<P> {
     /// # Errors
     /// The end of the call where its principal is asked too much at once.
     pub(super) fn begin(&self, result: &Json, resume: Resume) -> Result<Round<P>, Outcome> {
-        let place = self.questions.enter(P::principal(&self.caller));
+        let seat = self.questions.enter(P::principal(&self.caller));
         let state = result.value().as_object().and_then(|object| object.get("requestState"));
         let state = state.map(|state| result.share(state));
         let asked = state.clone().filter(|_| self.request.method == Method::CallTool);
         // The request shares its bytes with the one that is kept anyway.
         let asked = asked.map(|state| Box::new((self.caller.clone(), self.request.clone(), state)));
         let held = Held { pipeline: Arc::clone(&self.pipeline), parked: resume.parked, asked };
-        let place = place.ok_or_else(|| self.refused(Reason::InputLimited))?;
+        let seat = seat.ok_or_else(|| self.refused(Reason::InputLimited))?;
         let mut round = Round {
             unsent: VecDeque::new(),
             waiting: VecDeque::new(),
@@ -183,7 +208,7 @@ impl<P: Pipeline> Interview<P> {
             answers: String::new(),
             until: Instant::now() + resume.within,
             held,
-            _place: place,
+            _seat: seat,
         };
         let Some(object) = result.value().as_object() else { return Ok(round) };
         let requests = object.get("inputRequests").and_then(Value::as_object);
@@ -191,7 +216,8 @@ impl<P: Pipeline> Interview<P> {
             let Some(request) = request.as_object() else { continue };
             let method = request.get("method").and_then(Value::as_str).unwrap_or_default();
             let params = question(&method, request.get("params"));
-            let (message, waiting) = self.questions.ask(self.session, &method, &params);
+            let place = resume.parked.map(|parked| (parked, key.clone().into_owned()));
+            let (message, waiting) = self.questions.ask(self.session, (&*method, &params), place);
             round.unsent.push_back(message);
             round.waiting.push_back((key.into_owned(), method == "elicitation/create", waiting));
         }
@@ -267,6 +293,17 @@ impl<P: Pipeline> Round<P> {
     }
 }
 
+/// The parameters of a question whose server wants to hear how far its client is, under a token of ours.
+fn reporting(params: &Json, token: i64) -> Option<Json> {
+    let params = params.value().as_object()?;
+    let own = params
+        .get("_meta")?
+        .as_object()
+        .filter(|own| own.get(meta::PROGRESS_TOKEN).is_some_and(|token| !token.is_null()))?;
+    let own = own.edited(&[Edit::Set(meta::PROGRESS_TOKEN, Json::of(&token))]);
+    Some(params.edited(&[Edit::Set("_meta", own)]))
+}
+
 /// The parameters as a legacy client expects them.
 fn question(method: &str, params: Option<Value<'_>>) -> Json {
     let empty = Json::of(&serde_json::Map::new());
@@ -290,12 +327,35 @@ mod tests {
         Message::parse(text, Source::Client).unwrap()
     }
 
+    fn empty() -> Json {
+        Json::of(&serde_json::Map::new())
+    }
+
+    #[test]
+    fn how_far_an_answer_is_is_told_under_the_id_of_its_question_while_that_is_open() {
+        let questions = Arc::new(Questions::<Scripted>::default());
+        let (mine, theirs) = (SessionKey::of_test(1), SessionKey::of_test(2));
+        let place = (ParkId::new(), "sampling".to_owned());
+        let wanted = r#"{"x":1.0,"_meta":{"k":1.0,"progressToken":"theirs"}}"#;
+        let wanted = Json::parse(wanted, Source::Upstream).unwrap();
+        let (message, _waiting) = questions.ask(mine, ("sampling/createMessage", &wanted), Some(place.clone()));
+        let id = message.id_value().unwrap().as_i64().unwrap();
+        let asked = message.body().unwrap();
+        assert_eq!(asked.as_str(), format!(r#"{{"x":1.0,"_meta":{{"k":1.0,"progressToken":{id}}}}}"#));
+        assert_eq!(questions.reported(mine, id), Some(place.clone()));
+        assert_eq!((questions.reported(theirs, id), questions.reported(mine, id + 1)), (None, None));
+        questions.answered(mine, answer(id), "ann".to_owned());
+        assert_eq!(questions.reported(mine, id), None, "it was answered");
+        let (message, _waiting) = questions.ask(mine, ("roots/list", &empty()), Some(place));
+        assert_eq!(questions.reported(mine, message.id_value().unwrap().as_i64().unwrap()), None, "nobody wants it");
+    }
+
     #[test]
     fn an_answer_reaches_its_own_question_once() {
         let questions = Arc::new(Questions::<Scripted>::default());
         let ann = || "ann".to_owned();
         let (mine, theirs) = (SessionKey::of_test(1), SessionKey::of_test(2));
-        let (message, mut waiting) = questions.ask(mine, "roots/list", &Json::of(&serde_json::json!({})));
+        let (message, mut waiting) = questions.ask(mine, ("roots/list", &empty()), None);
         let id = message.id_value().unwrap().as_i64().unwrap();
         questions.answered(theirs, answer(id), ann());
         questions.answered(mine, answer(id + 1), ann());
@@ -305,7 +365,7 @@ mod tests {
         questions.answered(mine, answer(id), ann());
         assert!(questions.lock().is_empty());
         drop(waiting);
-        let (_, waiting) = questions.ask(mine, "roots/list", &Json::of(&serde_json::json!({})));
+        let (_, waiting) = questions.ask(mine, ("roots/list", &empty()), None);
         drop(waiting);
         assert!(questions.lock().is_empty(), "a question that nobody waits for is forgotten");
     }

@@ -3,8 +3,8 @@
 //! Decides which session ids are alive. What changes in a session and has to outlive the process, that it has ended, that
 //! it has subscribed and its log level, is a row of the store, read when the session is first seen; memory holds copies of
 //! these, the calls in flight and the open stream. Invariants: a session opens only for the principal and the endpoint that
-//! began it, for at most [`limit::SESSION_AGE_MAX`]; one that has ended opens no more, whatever was forgotten or started
-//! anew since.
+//! began it, for at most [`limit::SESSION_AGE_MAX`], and until something that it rests on is taken back; one that has ended
+//! opens no more, whatever was forgotten or started anew since.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio_util::sync::CancellationToken;
 
-use super::owned::{Owners, Part};
+use self::kept::Kept;
 use crate::call::{ClientFacts, Endpoint};
 use crate::gateway::sessions::Since;
 use crate::ids::{PrincipalKey, ReplicaId};
@@ -23,7 +23,10 @@ use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::wire::handle::Sealer;
 use crate::wire::mcp::{LogLevel, Version};
+use crate::wire::voids::Holder;
 use crate::wire::{Json, LastWords, Source, Value};
+
+mod kept;
 
 const KEY_LENGTH: usize = 16;
 const REPLICA_LENGTH: usize = 26;
@@ -81,21 +84,14 @@ struct Said {
     info: Option<Json>,
 }
 
-/// What a client said that has no place in its session id.
-struct Kept {
-    said: Said,
-    began: u64,
-    part: Part,
-}
-
 /// What is remembered of sessions.
 pub(super) struct Sessions {
     sealer: Arc<Sealer>,
     replica: ReplicaId,
     /// Copies of what the store says, or would say.
     seen: Cache<SessionKey, Arc<Since>>,
-    kept: Cache<SessionKey, Arc<Kept>>,
-    owners: Owners,
+    /// What has no place in a session id.
+    kept: Kept<Said>,
     live: [Mutex<HashMap<SessionKey, Live>>; SHARDS],
 }
 
@@ -116,24 +112,13 @@ impl Sessions {
                 .max_capacity(limit::SESSIONS_SEEN_MAX)
                 .time_to_live(limit::SESSION_AGE_MAX)
                 .build(),
-            kept: Cache::builder()
-                .eviction_policy(EvictionPolicy::lru())
-                .max_capacity(limit::SESSIONS_KEPT_BYTES_MAX)
-                .weigher(|_, kept: &Arc<Kept>| u32::try_from(kept.said.length()).unwrap_or(u32::MAX))
-                .time_to_live(limit::SESSION_AGE_MAX)
-                .build(),
-            owners: Owners::new(limit::SESSION_AGE_MAX),
+            kept: Kept::new(limit::SESSION_AGE_MAX),
             live: Default::default(),
         }
     }
 
     /// Begins a session; answers its id.
-    pub(super) fn begin(
-        &self,
-        principal: PrincipalKey,
-        endpoint: &Endpoint,
-        client: &ClientFacts,
-    ) -> Result<String, Stop> {
+    pub(super) fn begin(&self, holder: &Holder, endpoint: &Endpoint, client: &ClientFacts) -> Result<String, Stop> {
         let said = Said { capabilities: client.capabilities.clone(), info: client.info.as_ref().map(short_info) };
         if said.length() > limit::SESSION_CLIENT_BYTES_MAX {
             return Err(Refusal::new(Reason::ParametersInvalid).hint("declare smaller capabilities").into());
@@ -156,31 +141,12 @@ impl Sessions {
             content.extend_from_slice(said.info.as_ref().map_or(&[][..], |info| info.as_bytes()));
         } else {
             content.push(KEPT);
-            self.keep(principal, key, said);
+            self.kept.keep(holder.principal, key, said.length(), said);
         }
         self.seen.insert(key, Arc::default());
         self.sealer
-            .seal(&purpose(endpoint), principal, &content)
+            .seal_for(&purpose(endpoint), holder, &content)
             .map_err(|error| trouble(&format!("a session id cannot be sealed: {error}")))
-    }
-
-    /// Keeps what a client said, in the place of what older sessions of its principal said where that is too much.
-    fn keep(&self, principal: PrincipalKey, key: SessionKey, said: Said) {
-        let own = self.owners.of(principal);
-        let fits = || own.held().0 + said.length() <= limit::SESSIONS_KEPT_PER_PRINCIPAL_BYTES_MAX;
-        if !fits() {
-            let mut older: Vec<_> = self.kept.iter().filter(|(_, kept)| Arc::ptr_eq(kept.part.own(), &own)).collect();
-            older.sort_unstable_by_key(|(_, kept)| kept.began);
-            // Half of them, so that this is seldom.
-            for (key, kept) in older.drain(..older.len().div_ceil(2)) {
-                kept.part.release();
-                self.kept.invalidate(&*key);
-            }
-            // Counted out now: what is counted and gone would push out somebody else's.
-            self.kept.run_pending_tasks();
-        }
-        let part = own.part(said.length());
-        self.kept.insert(key, Arc::new(Kept { said, began: now_seconds(), part }));
     }
 
     /// The session of that id, if it is this principal's at this endpoint and neither too old nor known to have ended. Of
@@ -211,7 +177,7 @@ impl Sessions {
         }
         let version = Version::parse(std::str::from_utf8(version).ok()?)?;
         let said = match *place {
-            KEPT if is_own => self.kept.get(&key)?.said.clone(),
+            KEPT if is_own => self.kept.get(key)?,
             // It is kept there, and what is handed on is about what its client has declared before.
             KEPT => Said { capabilities: Json::of(&serde_json::Map::new()), info: None },
             _ => Said::read(rest)?,
@@ -245,7 +211,7 @@ impl Sessions {
     /// Ends a session: its calls are cancelled, its stream ends, and its id is not accepted again.
     pub(super) fn end(&self, key: SessionKey) {
         self.change(key, |since| since.ended = true);
-        self.kept.invalidate(&key);
+        self.kept.forget(key);
         if let Some(live) = self.shard(key).remove(&key) {
             live.calls.values().map(|(token, _)| token).chain(&live.stream).for_each(CancellationToken::cancel);
         }

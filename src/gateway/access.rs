@@ -152,7 +152,7 @@ impl Gateway {
             };
             stopped.extend(lifecycle.halted(&agent.id).map(|halted| told(None, halted)));
             stopped.extend(lifecycle.halted_for(&agent.id).map(|(subject, halted)| told(Some(subject), halted)));
-            if let Some((at, note)) = lifecycle.missed(&agent.id) {
+            if let Some((at, note)) = lifecycle.missed(&agent.id, now.written.attest_every) {
                 let (agent, by, note) = (agent.id.to_string(), lifecycle::CLOCK.to_owned(), note.to_owned());
                 stopped.push(AccessStopped { agent, subject: None, retired: false, by, note, at });
             }

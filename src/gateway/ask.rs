@@ -7,12 +7,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::bearer::{Looked, TokenText};
 use crate::config::{AgentConfig, AgentKind, AgentState, Config, IssuerConfig};
 use crate::identity::{AgentFacts, Behind, ClientProof, Groups, KEYS, Persona};
 use crate::ids::{Action, AgentId, IssuerAlias, Subject};
 use crate::limit;
 use crate::policy::label::Seen;
-use crate::policy::{Arguments, Explanation, Policy, Situation, WhoCan};
+use crate::policy::{Arguments, Asker, Explanation, Policy, Situation, WhoCan};
 
 /// Who is meant.
 #[derive(Debug, Clone, Default)]
@@ -70,6 +71,9 @@ pub struct Question {
     /// The labels that its caller would have seen; empty for none. Left out, it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Vec<String>>,
+    /// The token of whoever would call, instead of who that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenText>,
 }
 
 /// Who may do something: the answer to `GET /who-can`.
@@ -109,15 +113,21 @@ impl Question {
     /// What it is about, for the record: the arguments aside.
     #[must_use]
     pub fn about(&self) -> String {
-        let who = self.subject.as_deref().or(self.agent.as_deref()).unwrap_or("nobody");
+        let bearer = self.token.as_ref().map(|_| "whoever has that token");
+        let who = bearer.or(self.subject.as_deref()).or(self.agent.as_deref()).unwrap_or("nobody");
         format!("{} {} as {who}", self.action, self.object)
     }
 
-    /// The answer under this configuration and policy.
+    /// The answer under this configuration and policy; `bearer` is what [`Self::bearer`] said.
     ///
     /// # Errors
     /// A lower-case sentence: what cannot be asked like this.
-    pub fn answer(&self, config: &Config, policy: &Policy, now: Timestamp) -> Result<Explanation, String> {
+    pub fn answer(
+        &self,
+        (config, policy): (&Config, &Policy),
+        bearer: Option<&Looked>,
+        now: Timestamp,
+    ) -> Result<Explanation, String> {
         let (server, name) = object(&self.object)?;
         let action = action(&self.action)?;
         let proof = self.client_proof.as_deref().map(client_proof).transpose()?;
@@ -129,8 +139,13 @@ impl Question {
             client_proof: proof,
             actors: self.actors.clone(),
         };
-        let persona = meant.persona(config)?;
         let ask = policy.ask_about(server, name, &action)?;
+        let (persona, caller) = match (bearer, &self.token) {
+            (Some(Err(refusal)), _) => return Ok(Explanation::of_nobody(&ask, refusal)),
+            (Some(Ok(bearer)), _) => (bearer.persona.clone(), Some(Asker::of(bearer))),
+            (None, Some(_)) => return Err("nobody has verified the token".to_owned()),
+            (None, None) => (meant.persona(config)?, None),
+        };
         let given = match &self.arguments {
             Some(json) if !json.get().trim_start().starts_with('{') => {
                 return Err("write arguments as a JSON object".to_owned());
@@ -139,7 +154,8 @@ impl Question {
             None => Arguments::of(&action, None),
         };
         let situation = situation(self.mandate.as_deref(), self.seen.as_deref())?;
-        Ok(policy.explain_within(&persona, &ask, (given, self.at.unwrap_or(now)), &situation))
+        let explained = policy.explain_within(&persona, &ask, (given, self.at.unwrap_or(now)), &situation);
+        Ok(Explanation { caller, ..explained })
     }
 }
 

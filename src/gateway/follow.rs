@@ -169,6 +169,20 @@ impl Follower {
 }
 
 impl Gateway {
+    /// Whether a replica lives no more. The store is asked of one that is not known to: it may have begun just now.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn is_gone(&self, replica: ReplicaId) -> Result<bool, Failure> {
+        let lives = || self.standing.members().iter().any(|member| member.replica == replica);
+        if replica == self.standing.replica() || lives() {
+            return Ok(false);
+        }
+        let served = self.snapshot().policy.revision();
+        self.standing.met(self.store.heartbeat(&self.standing.own(served)).await?);
+        Ok(!lives())
+    }
+
     /// Puts on the record whatever raised the epoch up to that one and is not there.
     ///
     /// # Errors
@@ -211,7 +225,7 @@ impl Gateway {
     /// Whether the store is known to have more than what is in force here.
     fn is_behind(&self, store: RevocationEpoch) -> bool {
         let in_force = self.revocation_epoch();
-        store > in_force || self.lifecycle.load().epoch() < in_force
+        store > in_force || self.lifecycle.load().epoch() < in_force || self.sealer.voided_to() < in_force
     }
 }
 

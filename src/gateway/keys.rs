@@ -1,15 +1,20 @@
 //! The keys of a gateway: those that the files name, or else its own, at its start and at every reload.
 //!
 //! Decides nothing. Refuses to know what is sealed, digested or signed with them. Invariants: no key is made where the
-//! files name one; where one of them cannot be read or used, none is exchanged; no key is shown, only its name.
+//! files name one, and only at a start; where one of them cannot be read or used, none is exchanged; no key is shown, only
+//! its name.
 
 use std::path::Path;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Gateway;
-use crate::config::{Config, KeysConfig, keyfile};
+use crate::config::keyfile::{self, Missing};
+use crate::config::rotated::{self, Rotation};
+use crate::config::secret::SecretReference;
+use crate::config::{Config, KeysConfig};
 use crate::ids::ReplicaId;
+use crate::record::event::AdminNote;
 use crate::record::{CheckpointKeys, JournalKey};
 use crate::wire::handle::Sealer;
 
@@ -24,26 +29,29 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Reads them. The vault's is made where it is missing, whether somebody links an account or not: a server that is
-    /// called with accounts may come with a reload.
+    /// Reads them, all at once. A start makes those that are missing, the vault's also where nobody links an account: a
+    /// server that is called with accounts may come with a reload.
     ///
     /// # Errors
     /// A lower-case sentence that names the key and the place.
-    pub async fn read(config: &Config, state: &Path, replica: ReplicaId) -> Result<Self, String> {
+    pub async fn read(config: &Config, state: &Path, replica: ReplicaId, missing: Missing) -> Result<Self, String> {
         let KeysConfig { seal, vault, journal, checkpoint, .. } = &config.keys;
-        let problem = |problem: keyfile::KeyFileError| problem.to_string();
-        let seal = keyfile::load(seal, state, "seal").await.map_err(problem)?;
-        let vault = keyfile::load(vault, state, "vault").await.map_err(problem)?;
-        let digests: Vec<_> = keyfile::load(journal, state, "journal").await.map_err(problem)?;
+        let load = async |references: &[SecretReference], purpose: &'static str| {
+            keyfile::load(references, state, purpose, missing).await.map_err(|problem| problem.to_string())
+        };
+        let checkpoint = async {
+            let keys = match (checkpoint.is_empty(), missing) {
+                (true, Missing::Make) => CheckpointKeys::open(state, &replica),
+                (true, Missing::Refuse) => CheckpointKeys::there(state, &replica),
+                (false, _) => CheckpointKeys::named(state, &replica, &load(checkpoint, "checkpoint").await?),
+            };
+            keys.map_err(|error| error.to_string())
+        };
+        let (seal, vault, digests, checkpoint) =
+            tokio::join!(load(seal, "seal"), load(vault, "vault"), load(journal, "journal"), checkpoint);
+        let (seal, vault, digests, checkpoint) = (seal?, vault?, digests?, checkpoint?);
         let digests: Option<Vec<_>> = digests.iter().map(JournalKey::from_hex).collect();
         let digests = digests.ok_or("the journal key cannot be derived")?;
-        let checkpoint = if checkpoint.is_empty() {
-            CheckpointKeys::open(state, &replica)
-        } else {
-            let named = keyfile::load(checkpoint, state, "checkpoint").await.map_err(problem)?;
-            CheckpointKeys::named(state, &replica, &named)
-        };
-        let checkpoint = checkpoint.map_err(|error| error.to_string())?;
         let sealers = [("seal", Sealer::new(bytes(&seal))), ("vault", Sealer::of_what_is_kept(bytes(&vault)))];
         let mut names = Vec::new();
         let mut name = |purpose: &str, id: &str| names.push(format!("key, {purpose}, {id}"));
@@ -102,6 +110,41 @@ impl Gateway {
         let (journal, checkpoint) = keys.into_record();
         self.journal.exchange_keys(journal, checkpoint);
         Ok(changed)
+    }
+}
+
+impl Gateway {
+    /// Puts on the record who exchanged keys while a gateway ran.
+    pub async fn tell_of_rotations(&self) {
+        let state = self.config().gateway.state.clone();
+        if let Err(problem) = self.told_of_rotations(&state).await {
+            tracing::warn!(problem, "who exchanged keys is told later");
+        }
+    }
+
+    async fn told_of_rotations(&self, state: &Path) -> Result<(), String> {
+        // Small files, and seldom there.
+        let notes = rotated::take(state).map_err(|error| error.to_string())?;
+        if notes.is_empty() {
+            return Ok(());
+        }
+        for Rotation { actor, purpose, detail } in &notes {
+            let note = AdminNote {
+                operation: "keys-rotate",
+                object: "bailiwick/keys",
+                actor,
+                actor_kind: "host",
+                brakes: false,
+                client: None,
+                outcome: "done",
+                reason: None,
+                rule: None,
+                about: purpose,
+                detail,
+            };
+            self.journal.administered(&note, None).await.map_err(|failure| failure.detail)?;
+        }
+        rotated::forget(state).map_err(|error| error.to_string())
     }
 }
 

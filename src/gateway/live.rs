@@ -24,11 +24,11 @@ impl Live {
         caller.credentials().try_for_each(|token| self.revocations.check(token).map(|_| ()))
     }
 
-    /// Whether nobody took back a mandate, or one above it.
+    /// Whether nobody took back a mandate or one above it, or the access of whoever holds one of them.
     pub(super) fn not_revoked(&self, held: &Held) -> Result<(), Refusal> {
-        let revoked = held.all().find(|mandate| self.revocations.is_mandate_revoked(&mandate.id));
+        let revoked = held.all().find(|mandate| mandate.is_taken_back(&self.revocations));
         revoked.map_or(Ok(()), |mandate| {
-            let hint = format!("the mandate {} was taken back; ask whoever did", mandate.id);
+            let hint = format!("the mandate {} was taken back, or its holder's access since; open another", mandate.id);
             Err(Refusal::new(Reason::MandateEnded).hint(hint))
         })
     }

@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::Gateway;
 use super::ask::Meant;
 use crate::delegate::TakenBack;
+use crate::guard::approval::Token;
 use crate::guard::mandate::{CLOCK, Completion, Held, Opening};
 pub use crate::guard::mandate::{Mandate, Wish};
 use crate::guard::{Left, Party};
-use crate::identity::revoked::RevocationTarget;
+use crate::identity::revoked::{Revocation, RevocationTarget};
 use crate::identity::{Caller, KEYS};
-use crate::ids::{MandateId, PrincipalKey, Subject};
+use crate::ids::{MandateId, PrincipalKey, RevocationEpoch, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::record::mandated::MandateNote;
@@ -140,8 +141,9 @@ impl Gateway {
         let persona = by.persona();
         let own = persona.agent.as_ref().map(|agent| &agent.id);
         let for_itself = wish.agent.as_ref().is_none_or(|agent| Some(agent) == own);
-        let (holder, agent, subject) = if opener == Opener::Caller && for_itself {
-            (by.principal(), own.cloned(), persona.user.as_ref().map(Subject::to_string))
+        let now_us = self.guard.mandates().clock_us().await?;
+        let (holder, agent, subject, bearer) = if opener == Opener::Caller && for_itself {
+            (by.principal(), own.cloned(), persona.user.as_ref().map(Subject::to_string), Token::of(by))
         } else {
             let meant = Meant {
                 subject: wish.subject.as_deref().map(super::ask::subject).transpose().map_err(|hint| refused(&hint))?,
@@ -172,7 +174,9 @@ impl Gateway {
                 holder.user = holder.client.as_ref().map(own);
             }
             let subject = holder.user.as_ref().map(Subject::to_string);
-            (holder.principal(), holder.agent.map(|agent| agent.id), subject)
+            let named = holder.user.as_ref().and_then(Subject::claims).map(|(_, claim)| claim);
+            let bearer = Token::named(&holder.issuer, named, holder.client.clone(), now_us.div_euclid(1_000_000));
+            (holder.principal(), holder.agent.map(|agent| agent.id), subject, bearer)
         };
         let mandate = Opening {
             wish,
@@ -184,9 +188,10 @@ impl Gateway {
             opener: actor(by),
             opener_key: (opener == Opener::Caller).then(|| by.principal().0),
             opened_by: Party::of(by),
+            bearer,
             opening_agent: own.filter(|_| opener == Opener::Caller).cloned(),
             policy: &now.policy,
-            now_us: self.guard.mandates().clock_us().await?,
+            now_us,
         }
         .mandate()?;
         if let Some(above) = above {
@@ -240,6 +245,29 @@ impl Gateway {
         Ok(status)
     }
 
+    /// Ends, before it is lifted, what a revocation took back: that access was taken from whoever holds them ended these
+    /// mandates for good.
+    ///
+    /// # Errors
+    /// `store_unavailable`, `record_unavailable`.
+    pub async fn end_mandates_of(&self, lifted: &Revocation, by: &str) -> Result<(), Failure> {
+        // As the files say it: what was taken back is not in what is in force.
+        let config = Arc::clone(&self.snapshot().written);
+        let mut after: Option<String> = None;
+        loop {
+            let meant = |mandate: &Mandate| mandate.is_of(lifted, &config);
+            let (named, next) = self.guard.mandates().open_ones(after.as_deref(), meant).await?;
+            for id in named {
+                // One that somebody has just ended is over as well.
+                if let Err(Stop::Failed(failure)) = self.complete_mandate(&id, by).await {
+                    return Err(failure);
+                }
+            }
+            let Some(next) = next else { return Ok(()) };
+            after = Some(next);
+        }
+    }
+
     /// Takes back the credentials of mandates that are over, wherever and however they ended.
     pub(super) async fn drop_ended_mandates(&self) {
         for path in self.delegate.mandates_held() {
@@ -260,27 +288,37 @@ impl Gateway {
     /// Tells of mandates that are over and of which nobody told, one page of them; answers where to go on.
     pub(super) async fn tell_of_ended(&self, after: Option<&str>) -> Result<Option<String>, Failure> {
         let (untold, next) = self.guard.mandates().untold(after).await?;
-        if !untold.is_empty() {
-            self.guard.approvals().withdraw_ended().await?;
+        if untold.is_empty() {
+            return Ok(next);
         }
-        for mandate in untold {
-            // One replica tells, whoever comes first.
-            let Some(epoch) = self.guard.mandates().tell(&mandate.id).await? else { continue };
-            if epoch.is_some() {
-                self.take_revocations().await?;
+        self.guard.approvals().withdraw_ended().await?;
+        let (ended, over): (Vec<_>, Vec<_>) = untold.into_iter().partition(|(mandate, _)| mandate.ended.is_some());
+        // One replica ends each, whoever comes first; all of a page with few epochs, which everybody looks at once.
+        let expired = self.guard.mandates().expire(over).await?;
+        if !expired.is_empty()
+            && let Err(failure) = self.take_revocations().await
+        {
+            tracing::warn!(%failure, "mandates have expired; that is taken at the next look at the store");
+        }
+        let expired = expired.into_iter().map(|(mandate, epoch)| (mandate, Some(epoch)));
+        for (mandate, epoch) in ended.into_iter().map(|(mandate, _)| (mandate, None)).chain(expired) {
+            if let Err(failure) = self.tell_of_end(&mandate, epoch).await {
+                tracing::warn!(%failure, mandate = %mandate.id, "that a mandate is over is told later");
             }
-            let calls = self.guard.by_server(&mandate).await?;
-            let note = match &mandate.ended {
-                Some(ended) => MandateNote {
-                    actor: &ended.by,
-                    epoch: Some(self.revocation_epoch()),
-                    ..noted("completed", &mandate, &calls)
-                },
-                None => MandateNote { actor: CLOCK, epoch, ..noted("expired", &mandate, &calls) },
-            };
-            self.journal.mandated(&note).await?;
         }
         Ok(next)
+    }
+
+    /// Puts on the record that one is over, and keeps that it is there: should that be cut off, it is told once more.
+    async fn tell_of_end(&self, mandate: &Mandate, epoch: Option<RevocationEpoch>) -> Result<(), Failure> {
+        let calls = self.guard.by_server(mandate).await?;
+        let epoch = Some(epoch.unwrap_or_else(|| self.revocation_epoch()));
+        let (event, actor) = match &mandate.ended {
+            Some(ended) if !ended.is_by_the_clock() => ("completed", ended.by.as_str()),
+            _ => ("expired", CLOCK),
+        };
+        self.journal.mandated(&MandateNote { actor, epoch, ..noted(event, mandate, &calls) }).await?;
+        self.guard.mandates().tell(&mandate.id).await
     }
 
     /// A mandate as it is told of.
@@ -316,7 +354,8 @@ impl Gateway {
         let listed = self.guard.mandates().list(holder.as_deref()).await?;
         let status = |mandate: Mandate| {
             let names = || std::iter::once(&mandate.id).chain(&mandate.above);
-            let revoked = names().any(|id| self.live.revocations.is_mandate_revoked(id));
+            let above = names().any(|id| self.live.revocations.is_mandate_revoked(id));
+            let revoked = above || mandate.is_taken_back(&self.live.revocations);
             let state = if revoked { "revoked" } else { mandate.state(now_us) }.to_owned();
             MandateStatus {
                 state,

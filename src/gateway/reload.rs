@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::keys::Keys;
 use super::understand::{Understood, understand};
 use super::{Gateway, Snapshot, trusts};
+use crate::config::keyfile::Missing;
 use crate::config::{Config, FileSet, Loaded, Mistake, Overrides, Seal};
 use crate::identity::Identity;
 use crate::ids::{Digest, PolicyRevision};
@@ -254,17 +255,19 @@ impl Gateway {
                     report.warnings.push("where administrators connect is taken at the next start".to_owned());
                 }
                 let mut keys = None;
-                if report.problems.is_empty() {
-                    // Where the state is does not change while we have it.
-                    let state = self.config().gateway.state.clone();
-                    match Keys::read(understood.config(), &state, self.journal.replica()).await {
+                // Whoever widens has time; the brake waits for no place where secrets are kept.
+                if report.problems.is_empty() && widens {
+                    match self.read_keys(understood.config()).await {
                         Ok(read) => keys = Some(read),
-                        Err(problem) if widens => report.problems.push(problem),
-                        // The brake waits for no place where secrets are kept.
-                        Err(problem) => {
-                            tracing::error!(problem, "no key is exchanged");
-                            report.warnings.push(format!("{REFUSED_NEXT}: {problem}; the keys in use stay"));
-                        }
+                        Err(problem) => report.problems.push(problem),
+                    }
+                }
+                let mut next = None;
+                if report.problems.is_empty() {
+                    understood.log_warnings();
+                    match self.left_of(understood.into(), BTreeSet::clone(&self.ended.load())).await {
+                        Ok(left) => next = Some(left),
+                        Err(failure) => report.problems.push(failure.detail),
                     }
                 }
                 if report.problems.is_empty()
@@ -278,20 +281,24 @@ impl Gateway {
                 // Last: what was refused changes no key.
                 if report.problems.is_empty()
                     && let Some(keys) = keys
+                    && let Err(problem) = self.exchange(keys, &mut report)
                 {
-                    match self.take_keys(keys) {
-                        Ok((added, removed)) => {
-                            report.added.extend(added);
-                            report.removed.extend(removed);
-                        }
-                        Err(problem) => report.problems.push(problem),
-                    }
+                    report.problems.push(problem);
                 }
-                if report.problems.is_empty() {
+                if report.problems.is_empty()
+                    && let Some(next) = next
+                {
+                    report.to = Some(revision);
+                    let written = Arc::clone(&next.written);
+                    self.swap(next, widens).await;
+                    if !widens {
+                        let read = self.read_keys(&written).await;
+                        if let Err(problem) = read.and_then(|keys| self.exchange(keys, &mut report)) {
+                            tracing::error!(problem, "no key is exchanged");
+                            report.warnings.push(format!("{REFUSED_NEXT}: {problem}; the keys in use stay"));
+                        }
+                    }
                     report.seal_keys = self.sealer.key_ids();
-                    report.to = Some(understood.policy.revision());
-                    understood.log_warnings();
-                    self.swap(self.left_of(understood.into(), BTreeSet::clone(&self.ended.load())).await?).await;
                 }
             }
         }
@@ -311,19 +318,43 @@ impl Gateway {
             removed: &report.removed,
             problem,
         };
+        if report.to.is_some() {
+            self.tell_of_rotations().await;
+        }
         self.remember_reload(actor, &report);
         self.journal.reloaded(&note).await?;
         tracing::info!(actor, loaded = report.to.is_some(), problem, "reload");
         Ok(report)
     }
 
-    async fn swap(&self, snapshot: Snapshot) {
+    /// The keys that these files name, or that are there: none is made where somebody has one in use.
+    async fn read_keys(&self, config: &Config) -> Result<Keys, String> {
+        // Where the state is does not change while we have it.
+        let state = self.config().gateway.state.clone();
+        Keys::read(config, &state, self.journal.replica(), Missing::Refuse).await
+    }
+
+    /// Puts keys to use, and says which are new and which are gone.
+    fn exchange(&self, keys: Keys, report: &mut ReloadReport) -> Result<(), String> {
+        let (added, removed) = self.take_keys(keys)?;
+        report.added.extend(added);
+        report.removed.extend(removed);
+        Ok(())
+    }
+
+    async fn swap(&self, snapshot: Snapshot, widens: bool) {
         let written = Arc::clone(&snapshot.written);
-        // Reads secrets, which takes its time; those of servers that were taken back, too, which may be lifted.
-        self.delegate.reload(&written).await;
+        // Reads secrets, which takes its time; those of servers that were taken back, too, which may be lifted. What only
+        // narrows is in force before.
+        if widens {
+            self.delegate.reload(&written).await;
+        }
         self.put(Some(snapshot));
         self.guard.quotas().reconfigure(&written.quota);
         self.decided_anew();
+        if !widens {
+            self.delegate.reload(&written).await;
+        }
     }
 
     /// Reads `policies.next/` again: decisions are evaluated under it from now on. Answers why not, where it is there

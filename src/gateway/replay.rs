@@ -4,6 +4,7 @@
 //! never lets anybody do more than the store that was lost; a row whose meaning is not known here is a gap, and not
 //! passed over.
 
+mod lines;
 pub mod seen;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -11,16 +12,16 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use self::lines::{Segment, of_record};
 use super::lifecycle::{self, Halted};
 use super::pins;
 use super::review;
 use crate::delegate::vault;
 use crate::guard::{approval, label, mandate};
-use crate::ids::{AgentId, ReplicaId};
+use crate::ids::ReplicaId;
 use crate::limit;
 use crate::outcome::{Failure, Reason};
-use crate::record::journal;
-use crate::record::read::{Reader, segments};
+use crate::record::read::segments;
 use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf, Tell};
 use crate::store::{RowTold, Store};
 
@@ -51,6 +52,11 @@ impl RowRead {
     /// What it says, where that was told.
     pub(super) fn says(&self) -> Option<&str> {
         self.says.as_deref()
+    }
+
+    /// Whether it is not there any more.
+    pub(super) const fn is_gone(&self) -> bool {
+        self.gone
     }
 
     /// The same as stores tell each other.
@@ -94,7 +100,7 @@ pub async fn rows(store: &Store, told: &[RowRead], at: i64) -> Result<Vec<Change
             section if label::SECTIONS.iter().any(|own| own.name == section) => Vec::new(),
             // Messages; tokens that nobody has any more; definitions and what was said of grants, of which the record has
             // lines of their own.
-            section if section == review::REVIEWS.name => review::told_again(row).into_iter().collect(),
+            section if section == review::REVIEWS.name => review::told_again(row)?.into_iter().collect(),
             section if TOLD_ELSEWHERE.contains(&section) || pins::SECTIONS.contains(&section) => Vec::new(),
             section => return Err(format!("tells of rows of `{section}`, which are not known here")),
         };
@@ -116,8 +122,9 @@ fn stopped(row: &RowRead, at: i64) -> Result<Change, String> {
     if let Some(gone) = removed(row, lifecycle::STOPPED) {
         return Ok(gone);
     }
-    // Where it is not told how it was stopped, it may have been for good; for one person nothing is.
-    let retired = AgentId::new(&row.key).is_ok();
+    // Where it is not told how it was stopped, it may have been for good; for one person, whom the name has behind that of
+    // the agent, nothing is.
+    let retired = !row.key.contains('/');
     let halted = Halted { retired, subject: None, by: "reconcile".to_owned(), note: String::new(), at };
     let body = row.says.clone().map_or_else(|| serde_json::to_string(&halted), Ok);
     Ok(put(lifecycle::STOPPED, &row.key, body.map_err(|error| error.to_string())?))
@@ -141,7 +148,6 @@ fn ended(row: &RowRead, at: i64) -> Result<Change, String> {
 /// One line of the record, as far as it tells that an approval was used.
 #[derive(Deserialize)]
 struct Line {
-    at: jiff::Timestamp,
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
@@ -174,11 +180,8 @@ pub async fn approvals_used(store: &Store, state: &Path, replica: ReplicaId) -> 
     // Most of the time there are none, and the record is not read.
     let oldest_us = unused.iter().map(|kept| kept.requested_at_us).chain(standing).min();
     let Some(oldest_us) = oldest_us else { return Ok(0) };
-    let directory = journal::directory(state);
-    let read = tokio::task::spawn_blocking(move || used_since(&directory, oldest_us));
-    let unreadable = |problem: String| Failure::before(Reason::RecordUnavailable, problem);
-    let used = read.await.map_err(|error| unreadable(error.to_string()))?;
-    let Told { used, stopped } = used.map_err(|error| unreadable(error.to_string()))?;
+    let read = of_record(state, move |directory| used_since(directory, oldest_us));
+    let Told { used, stopped } = read.await?;
     let mut count = 0;
     for gone in approval::standing_forgotten(store, replica, &went_out(&used, &stopped)).await? {
         tracing::warn!(
@@ -215,16 +218,8 @@ fn used_since(directory: &Path, since_us: i64) -> std::io::Result<Told> {
     let mut told = Told::default();
     let slack_us = i64::try_from(limit::CLOCK_DIFFERENCE_MAX.as_micros()).unwrap_or_default();
     for first in segments(directory)?.into_iter().rev() {
-        let lines = Reader::new(directory, first).segment()?;
-        let mut begins_us = i64::MAX;
-        for line in lines.lines() {
-            // Only the first line, and those that can matter, are worth reading.
-            let matters = ["\"approval\"", "\"refusal\"", "\"failure\""].iter().any(|word| line.contains(word));
-            if begins_us != i64::MAX && !matters {
-                continue;
-            }
-            let Ok(line) = serde_json::from_str::<Line>(line) else { continue };
-            begins_us = begins_us.min(line.at.as_microsecond());
+        let segment = Segment::read(directory, first)?;
+        for line in segment.lines::<Line>(&["\"approval\"", "\"refusal\"", "\"failure\""]) {
             let Ok(leg) = ulid::Ulid::from_string(&line.leg) else { continue };
             match (line.kind.as_str(), line.approval.as_ref().and_then(serde_json::Value::as_str)) {
                 ("intent", Some(id)) => {
@@ -236,7 +231,7 @@ fn used_since(directory: &Path, since_us: i64) -> std::io::Result<Told> {
                 _ => {}
             }
         }
-        if begins_us < since_us.saturating_sub(slack_us) {
+        if segment.begins_us().is_some_and(|begins_us| begins_us < since_us.saturating_sub(slack_us)) {
             break;
         }
     }
@@ -247,6 +242,27 @@ fn used_since(directory: &Path, since_us: i64) -> std::io::Result<Told> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_review_of_which_it_is_not_told_what_it_says_is_a_gap() {
+        let place = tempfile::tempdir().unwrap();
+        let state = crate::store::StateDirectory::open(place.path()).unwrap();
+        let store = Store::open(&state, &crate::config::StoreConfig::Sqlite).await.unwrap();
+        let told = |says: Option<String>| {
+            let section = review::REVIEWS.name.to_owned();
+            RowRead { section, key: "r".to_owned(), cut: false, gone: false, says }
+        };
+        assert!(rows(&store, &[told(None)], 7).await.unwrap_err().contains("a review"));
+        assert!(rows(&store, &[told(Some("{}".to_owned()))], 7).await.is_err(), "that is none");
+        // Who opened and closed it does not matter.
+        let at = "2026-03-01T10:00:00Z";
+        let revision = crate::ids::PolicyRevision(crate::ids::Digest::sha256(b"rules"));
+        let says = serde_json::json!({
+            "id": "r", "opened_by": "", "opened_at": at, "since": at, "deadline": at, "revision": revision,
+            "closed": { "by": "", "at": at },
+        });
+        assert_eq!(rows(&store, &[told(Some(says.to_string()))], 7).await.unwrap().len(), 1);
+    }
+
     #[test]
     fn an_agent_of_which_it_is_not_told_how_it_was_stopped_is_resumed_by_nobody() {
         let told = |key: &str, says: Option<&str>| {
@@ -256,6 +272,7 @@ mod tests {
             serde_json::from_str::<Halted>(&body).unwrap()
         };
         assert!(told("bot", None).retired);
+        assert!(told("server:git", None).retired, "nor is a server");
         assert!(!told("bot/user:corp/anna", None).retired, "for one person an agent is only suspended");
         assert!(!told("bot", Some(r#"{"retired":false,"by":"host:0","at":1}"#)).retired);
     }

@@ -173,7 +173,7 @@ impl Gateway {
         let last = rows.chunks(limit::SHELF_CHANGES_MAX).len();
         let failed = loop {
             let Some((number, batch)) = batches.next() else {
-                self.take_revocations().await?;
+                self.take_soon(&review.id).await;
                 return Ok(review);
             };
             // That there is one is told: a store that has forgotten it is older than the record.
@@ -278,8 +278,10 @@ impl Gateway {
     /// Ends what nobody has attested, and closes the review. Answers how many grants ended.
     ///
     /// # Errors
-    /// As [`Gateway::attest`].
+    /// As [`Gateway::attest`]; `record_unavailable` for one that came back without its grants, which stays open.
     pub async fn close_review(&self, id: &str, actor: &str) -> Result<usize, Stop> {
+        // One that is closed is so for good: what was not there then would stay granted.
+        self.complete_review(&self.find_review(id).await?.1).await?;
         let mut count = 0;
         for tries in 1..=limit::SHELF_TRIES_MAX {
             match self.end_grants(id, &Which::Open, actor).await {
@@ -297,8 +299,15 @@ impl Gateway {
         let change = put(REVIEWS, id.to_owned(), Expect::Version(row.version), "", &review, review.gone_us())?;
         // A store that has forgotten this would close it once more, and end what was attested.
         self.change_rows(vec![change], Tell::Everybody).await?;
-        self.take_revocations().await?;
+        self.take_soon(id).await;
         Ok(count)
+    }
+
+    /// What is written is done, and told as done; what of it is not in force here yet is taken with the next look.
+    async fn take_soon(&self, review: &str) {
+        if let Err(failure) = self.take_revocations().await {
+            tracing::warn!(%failure, review, "it is done; what it changes is taken at the next look at the store");
+        }
     }
 
     /// Lets a grant that has ended allow again. Answers whether it had ended.

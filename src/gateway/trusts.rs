@@ -54,6 +54,7 @@ fn is_wider_server(before: &ServerConfig, after: &ServerConfig) -> bool {
         uris,
         forward_headers,
         elicit_url_hosts,
+        redact,
     } = after;
     let grew = |before: &[String], after: &[String]| after.iter().any(|one| !before.contains(one));
     // Who approves its calls, and after whom it goes when they are taken back.
@@ -75,6 +76,8 @@ fn is_wider_server(before: &ServerConfig, after: &ServerConfig) -> bool {
         || grew(&before.idempotent, idempotent)
         || grew(&before.forward_headers, forward_headers)
         || grew(&before.elicit_url_hosts, elicit_url_hosts)
+        // What somebody wanted left out of the record would be on it.
+        || before.redact.iter().any(|row| !redact.contains(row))
 }
 
 fn text(value: &dyn std::fmt::Debug) -> String {
@@ -118,7 +121,7 @@ mod tests {
     use std::sync::Arc;
 
     use crate::catalog::fake;
-    use crate::config::{Isolation, ListAs, PinMode, Prefix};
+    use crate::config::{Isolation, ListAs, PinMode, Prefix, RedactedPath};
     use crate::front::fixture::config;
 
     #[test]
@@ -220,6 +223,8 @@ mod tests {
             ("who knows of it", one(|server| server.discoverable = true)),
             ("a later answer", plain.clone()),
         ];
+        let redacting = one(|server| server.redact = vec![RedactedPath::parse("git/push:token").unwrap()]);
+        assert!(trusts_more(&redacting, &plain) && !trusts_more(&plain, &redacting), "what is left out of the record");
         let review = one(|server| server.review = Some(jiff::civil::date(2030, 1, 1)));
         for (what, wider) in wider {
             let narrow = match what {

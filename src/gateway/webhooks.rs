@@ -15,7 +15,8 @@ use secrecy::SecretString;
 use tokio::task::JoinHandle;
 
 use super::Gateway;
-use crate::config::{WebhookConfig, keyfile};
+use crate::config::WebhookConfig;
+use crate::config::keyfile::{self, Missing};
 use crate::egress::{EgressPolicy, OauthClient, oauth_client};
 use crate::limit;
 use crate::outbox::{self, Message, OUTBOX};
@@ -70,7 +71,7 @@ async fn round(gateway: &Arc<Gateway>, client: &OauthClient, hook: &WebhookConfi
     if due.is_empty() {
         return Ok(());
     }
-    let keys = keyfile::load(&config.keys.webhook, &config.gateway.state, "webhook").await;
+    let keys = keyfile::load(&config.keys.webhook, &config.gateway.state, "webhook", Missing::Make).await;
     let keys = keys.map_err(|error| error.to_string())?;
     // While a key is exchanged its place knows one of them.
     let keys = keys.iter().map(|key| Signing::new(key, &hook.name).ok_or("the webhook key is no key"));

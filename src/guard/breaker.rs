@@ -16,9 +16,8 @@ use crate::config::{AgentKind, BreakerConfig, Config};
 use crate::identity::Persona;
 use crate::ids::{AgentId, ServerId, Subject};
 use crate::limit;
-use crate::outcome::{Failure, Outcome, Reason};
+use crate::outcome::{Failure, Outcome, Reason, says_error};
 use crate::shelf::{Action, Change, Expect, Section, Shelf, Tell};
-use crate::wire::Value;
 
 /// The tools that agents were seen to call.
 const SEEN: Section = Section { name: "tool_seen", rows_max: limit::TOOLS_SEEN_MAX };
@@ -102,10 +101,7 @@ impl Breaker {
     #[must_use]
     pub fn ended(&self, who: &Watched, server: &ServerId, outcome: &Outcome, config: &BreakerConfig) -> Option<String> {
         let is_error = match outcome {
-            Outcome::Complete(result) => result
-                .value()
-                .as_object()
-                .is_some_and(|result| result.get("isError").and_then(Value::as_bool).unwrap_or_default()),
+            Outcome::Complete(result) => says_error(result),
             Outcome::Error(_) => true,
             Outcome::Failed(failure) if is_its_servers(failure.reason) => true,
             Outcome::InputRequired { .. } | Outcome::Task(_) | Outcome::Refused(_) | Outcome::Failed(_) => return None,

@@ -154,21 +154,27 @@ fn counted(key: String, by: i64, at_most: i64, gone_us: i64) -> Change {
 pub(super) fn charged(change: &Change, number: i64) -> Option<ChargeNote> {
     let shelf::Action::Count { by, at_most, .. } = &change.action else { return None };
     let (of, rest) = change.key.split_once('/').filter(|_| change.section == COUNTS)?;
-    let (of, id, what) = match of {
+    let (of, id, what, turn) = match of {
         "mandate" | "agent" => {
             let (id, what) = rest.split_once('/')?;
-            (if of == "agent" { "agent" } else { "mandate" }, id, what.split('/').next()?)
+            let (what, turn) = what.split_once('/').map_or((what, None), |(what, turn)| (what, Some(turn)));
+            (if of == "agent" { "agent" } else { "mandate" }, id, what, turn.filter(|_| is_turn(what)))
         }
         // The names of tools may have anything in them.
         "tool" => {
-            let (rest, _turn) = rest.rsplit_once('/')?;
+            let (rest, turn) = rest.rsplit_once('/')?;
             let (id, what) = rest.rsplit_once('/')?;
-            ("tool", id, what)
+            ("tool", id, what, Some(turn))
         }
         _ => return None,
     };
     let (id, what) = (id.to_owned(), what.to_owned());
-    Some(ChargeNote { of, id, what, charged: *by, left: at_most.saturating_sub(number), used: number })
+    let turn = turn.and_then(|turn| turn.parse().ok());
+    Some(ChargeNote { of, id, what, charged: *by, left: at_most.saturating_sub(number), used: number, turn })
+}
+
+fn is_turn(what: &str) -> bool {
+    matches!(what, "minute" | "day")
 }
 
 /// What the record tells that was used up then.

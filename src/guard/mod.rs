@@ -88,7 +88,8 @@ pub enum Charge {
     },
 }
 
-/// The proof of the fourth stage: permitted, and what it needs is reserved.
+/// The proof of the fourth stage: permitted, and what it needs is reserved. Handed on in a box: it is large, and what is
+/// moved through the stages is copied each time.
 #[derive(Debug)]
 pub struct Cleared {
     permit: Permit,
@@ -98,7 +99,7 @@ pub struct Cleared {
     /// It only stops a task.
     stops: bool,
     slot: Slot,
-    labels: Option<LabelUse>,
+    labels: Option<Box<LabelUse>>,
     reservations: Reservations,
     mandate: Option<mandate::Held>,
     /// Who answers for the agent that calls.
@@ -136,12 +137,12 @@ impl Guard {
     /// # Errors
     /// `concurrency_limited`, `flow_refused`, `store_unavailable`; `mandate_required`, `mandate_ended`, `mandate_scope`;
     /// what [`Approvals::clear`] says of a call that meets gates.
-    pub async fn clear(&self, permit: Permit, wanted: Wanted<'_>) -> Result<Cleared, Stop> {
+    pub async fn clear(&self, permit: Permit, wanted: Wanted<'_>) -> Result<Box<Cleared>, Stop> {
         mandate::check(&permit, &wanted)?;
         let slot = self.quotas.call(permit.caller().principal())?;
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
-        let labels = self.labels.clear(&permit, &wanted, &mut reservations).await?;
-        let (permit, gated) = flow::asking(permit, labels.as_ref(), &wanted)?;
+        let labels = self.labels.clear(&permit, &wanted, &mut reservations).await?.map(Box::new);
+        let (permit, gated) = flow::asking(permit, labels.as_deref(), &wanted)?;
         budget::reserve(&mut reservations, &permit, &wanted);
         approval::reserve_emergency(permit.caller(), &mut reservations);
         // Last: nobody is asked about what is refused all the same.
@@ -157,12 +158,14 @@ impl Guard {
                     ..gated
                 };
                 let openers = wanted.mandate.map(mandate::Held::openers).unwrap_or_default();
-                let used = self.approvals.clear(&permit, gated, openers, wanted.policy, &mut reservations).await;
-                Some(Box::new(used.map_err(|stop| flow::told(stop, labels.as_ref()))?))
+                // Boxed, so that a call that meets no gate does not carry its room around.
+                let used =
+                    Box::pin(self.approvals.clear(&permit, gated, openers, wanted.policy, &mut reservations)).await;
+                Some(Box::new(used.map_err(|stop| flow::told(stop, labels.as_deref()))?))
             }
             (_, None) => return Err(Refusal::new(Reason::ApprovalRequired).into()),
         };
-        Ok(Cleared { labels, approval, ..Cleared::new(permit, slot, reservations, &wanted) })
+        Ok(Box::new(Cleared { labels, approval, ..Cleared::new(permit, slot, reservations, &wanted) }))
     }
 
     /// Reserves what following a task or a resource needs, which is no call of its own: a slot, and what comes back
@@ -170,14 +173,14 @@ impl Guard {
     ///
     /// # Errors
     /// As [`Guard::clear`].
-    pub async fn clear_following(&self, permit: Permit, wanted: &Wanted<'_>) -> Result<Cleared, Stop> {
+    pub async fn clear_following(&self, permit: Permit, wanted: &Wanted<'_>) -> Result<Box<Cleared>, Stop> {
         mandate::check(&permit, wanted)?;
         let slot = self.quotas.call(permit.caller().principal())?;
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
-        let labels = self.labels.clear(&permit, wanted, &mut reservations).await?;
-        flow::unasked(labels.as_ref())?;
+        let labels = self.labels.clear(&permit, wanted, &mut reservations).await?.map(Box::new);
+        flow::unasked(labels.as_deref())?;
         approval::reserve_emergency(permit.caller(), &mut reservations);
-        Ok(Cleared { labels, ..Cleared::new(permit, slot, reservations, wanted) })
+        Ok(Box::new(Cleared { labels, ..Cleared::new(permit, slot, reservations, wanted) }))
     }
 
     /// What callers have seen.
@@ -190,11 +193,11 @@ impl Guard {
     ///
     /// # Errors
     /// `concurrency_limited`.
-    pub fn clear_stopping(&self, permit: Permit, wanted: &Wanted<'_>) -> Result<Cleared, Stop> {
+    pub fn clear_stopping(&self, permit: Permit, wanted: &Wanted<'_>) -> Result<Box<Cleared>, Stop> {
         let slot = self.quotas.call(permit.caller().principal())?;
         let reservations = Reservations::none(Arc::clone(&self.shelf));
         let wanted = Wanted { mandate: None, ..*wanted };
-        Ok(Cleared { stops: true, ..Cleared::new(permit, slot, reservations, &wanted) })
+        Ok(Box::new(Cleared { stops: true, ..Cleared::new(permit, slot, reservations, &wanted) }))
     }
 
     /// What happens to agents.
@@ -290,7 +293,7 @@ impl Cleared {
             now_us,
         };
         mandate::check(&self.permit, &wanted)?;
-        label::stands(self.labels.as_ref(), &self.permit, &wanted)
+        label::stands(self.labels.as_deref(), &self.permit, &wanted)
     }
 
     /// Who answers for the agent that calls, as files spell them.
@@ -342,8 +345,8 @@ impl Cleared {
 
     /// What it does to the labels of its caller.
     #[must_use]
-    pub const fn labels(&self) -> Option<&LabelUse> {
-        self.labels.as_ref()
+    pub fn labels(&self) -> Option<&LabelUse> {
+        self.labels.as_deref()
     }
 
     /// Whether it begins a call, which nothing has counted before.

@@ -90,13 +90,21 @@ impl Binding {
             (_, Some(_)) => return Err(Refusal::new(Reason::TokenBound)),
             (_, None) => None,
         };
+        self.suffices().map(|()| due)
+    }
+
+    /// Whether it names as much as its issuer's entry demands.
+    ///
+    /// # Errors
+    /// [`Reason::TokenUnbound`].
+    pub fn suffices(&self) -> Result<(), Refusal> {
         let is_enough = match self.demanded {
             SenderConstraint::None => true,
             SenderConstraint::Dpop => self.key.is_some(),
             SenderConstraint::Mtls => self.certificate.is_some(),
             SenderConstraint::Any => self.key.is_some() || self.certificate.is_some(),
         };
-        if is_enough { Ok(due) } else { Err(Refusal::new(Reason::TokenUnbound)) }
+        if is_enough { Ok(()) } else { Err(Refusal::new(Reason::TokenUnbound)) }
     }
 }
 

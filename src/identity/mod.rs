@@ -16,6 +16,7 @@ mod acquaintances;
 mod agent;
 pub mod api_key;
 mod assertion;
+mod bearer;
 mod binding;
 mod cache;
 pub mod caller;
@@ -29,6 +30,7 @@ mod introspect;
 mod issuer;
 mod jwt;
 mod keys;
+mod marks;
 mod nobody;
 mod opaque;
 mod own;
@@ -55,6 +57,7 @@ pub(crate) mod fixture;
 mod tests;
 
 pub use agent::end_of;
+pub use bearer::Bearer;
 pub use caller::{Caller, Elevation, Hop, Person, TokenFacts};
 pub use dpop::ALGORITHMS as PROOF_ALGORITHMS;
 pub use issuer::IssuerReadiness;
@@ -426,9 +429,7 @@ impl Identity {
                 self.revocations.check(&by.verified.token)?;
                 self.checked(Self::agreed(entry, by)?, Some(&by.verified))
             }
-            // Whoever came with the certificate that a token is bound to has proven more than a name.
-            None if entry.binding.names_certificate() => self.checked(Self::over_tls(entry), None),
-            None => self.checked(&entry.verified, None),
+            None => self.checked(Self::bound(entry), None),
         }
     }
 

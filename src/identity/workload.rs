@@ -73,7 +73,7 @@ impl Identity {
         let Some(AcceptedDomain { config, domain }) = settings.domains.get(&named.id.domain) else {
             return Ok(Certified::Stranger);
         };
-        domain.wait().await;
+        domain.wait_for_roots().await;
         let generation = domain.generation().load(Ordering::Acquire);
         domain.issued(leaf, further, UnixTime::now()).map_err(|reason| match reason {
             Reason::IssuerUnavailable => {
@@ -150,8 +150,16 @@ impl Identity {
         Ok(Self::over_tls(token))
     }
 
+    /// Who calls with a token that may be bound to a certificate, which came with it. Public clients bind tokens to
+    /// certificates of their own as well (RFC 8705, section 4): that is no proof of a client, unless somebody vouches that
+    /// its issuer asked for one.
+    pub(super) fn bound(token: &Entry) -> &Arc<Verified> {
+        let is_proven = token.verified.persona.client_proof > ClientProof::Public;
+        if token.binding.names_certificate() && is_proven { Self::over_tls(token) } else { &token.verified }
+    }
+
     /// The same caller, whose client has shown a certificate.
-    pub(super) fn over_tls(token: &Entry) -> &Arc<Verified> {
+    fn over_tls(token: &Entry) -> &Arc<Verified> {
         let own = &token.verified.persona;
         if own.client_proof >= ClientProof::Mtls {
             return &token.verified;

@@ -59,8 +59,8 @@ pub const SESSION_CLIENT_BYTES_MAX: usize = 64 * 1024;
 pub const SESSION_INFO_BYTES_MAX: usize = 512;
 /// Of the clients of one principal that say more than fits into their session id; its oldest make room.
 pub const SESSIONS_KEPT_PER_PRINCIPAL_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Of all clients that say more than fits into their session id, together.
-pub const SESSIONS_KEPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Of all clients that say more than fits into their session id, together; the oldest of whoever has most makes room.
+pub const SESSIONS_KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Sessions of which it is remembered whether they have ended and what they want told; the store is asked about others.
 pub const SESSIONS_SEEN_MAX: u64 = 100_000;
 /// Rows about sessions in the store: those that have ended, and those that have set a log level.

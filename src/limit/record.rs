@@ -18,5 +18,9 @@ pub const SEGMENT_BYTES_MIN: u64 = 4 * 1024;
 pub const SINK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Places that checkpoints are sent to; each is told of every one.
 pub const SINKS_MAX: usize = 8;
+/// Arguments that `[record] redact` names.
+pub const REDACTED_PATHS_MAX: usize = 256;
+/// Values of one call that words are looked through for; of more no word is recorded.
+pub const REDACTED_VALUES_MAX: usize = 256;
 /// Groups of a caller, and scopes of its token, that one line tells; of more it tells none.
 pub const RECORD_GROUPS_MAX: usize = 32;

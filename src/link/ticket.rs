@@ -40,7 +40,8 @@ pub fn address(gateway: &Gateway, caller: &Caller, server: &ServerConfig) -> Opt
     let (owner, principal) = (Owner::of(caller)?, Some(caller.principal().0));
     let wider = gateway.delegate().vault().and_then(|vault| vault.wider(&owner, server));
     let ticket = Ticket { owner, server: server.id.clone(), made_at: now_s(), principal, wider };
-    let sealed = gateway.sealer().seal(PURPOSE, nobody(), &serde_json::to_vec(&ticket).ok()?).ok()?;
+    let holder = caller.holder_at(&gateway.config(), server).opened_as(nobody());
+    let sealed = gateway.sealer().seal_for(PURPOSE, &holder, &serde_json::to_vec(&ticket).ok()?).ok()?;
     Some(format!("{}{sealed}", base(gateway)))
 }
 

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::reason::Channel;
 use super::{Failure, Outcome, Pending, Reason, Refusal, Stop};
-use crate::wire::mcp::{Era, Method, code};
-use crate::wire::{Edit, Json, Message, Value};
+use crate::wire::mcp::{Era, Method, code, meta};
+use crate::wire::{Edit, Json, Message, Value, server_info};
 
 /// A response, ready for a transport.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ fn refused(refusal: &Refusal, id: Option<&Json>, method: Option<Method>, era: Er
     }
     if let (Some(pending), Some(Method::CallTool), Some(id)) = (&refusal.pending, method, id) {
         let waits = waiting(reason, &refusal.hint, pending);
-        return plain(200, Message::result(id, &shaped(&waits, era)));
+        return plain(200, Message::result(id, &own(&waits, era)));
     }
     let mut reply = render(reason, &refusal.hint, id, method, era);
     if reason.channel() == Channel::InsufficientScope {
@@ -106,9 +106,7 @@ fn render(reason: Reason, hint: &str, id: Option<&Json>, method: Option<Method>,
         Channel::Unavailable => Reply { retry_after_seconds: Some(2), ..plain(503, error(code::INTERNAL_ERROR)) },
         Channel::RpcError(code) => plain(200, error(code)),
         Channel::ToolResult(code) => match (method, id) {
-            (Some(Method::CallTool), Some(id)) => {
-                plain(200, Message::result(id, &shaped(&tool_error(reason, hint), era)))
-            }
+            (Some(Method::CallTool), Some(id)) => plain(200, Message::result(id, &own(&tool_error(reason, hint), era))),
             _ => plain(200, error(code)),
         },
     }
@@ -198,19 +196,34 @@ fn shaped(result: &Json, era: Era) -> Json {
     }
 }
 
+/// A result that the gateway itself gives: it says who answers, where the era has a place for that. What a server gives
+/// says what its server said, to the byte.
+fn own(result: &Json, era: Era) -> Json {
+    let shaped = shaped(result, era);
+    let object = shaped.value().as_object().filter(|_| era == Era::Modern);
+    let said = object.and_then(|object| object.get("_meta")).and_then(Value::as_object);
+    match object.zip(said) {
+        Some((object, said)) => {
+            let said = said.edited(&[Edit::Set(meta::SERVER_INFO, server_info().clone())]);
+            object.edited(&[Edit::Set("_meta", said)])
+        }
+        None => shaped.clone(),
+    }
+}
+
 /// What was read, with the caching hints that 2026-07-28 requires. A rule decided who may read it, so it is
 /// private, whatever its server says: a cache between us and the next caller asks no rule.
 ///
 /// The result of a method that nobody here knows keeps what its server says, but for `public`; a legacy server
 /// could not say anything.
 fn hinted(result: &Json, method: Method, era: Era) -> Json {
-    let (Era::Modern, Some(object)) = (era, result.value().as_object()) else { return result.clone() };
+    // A call's result has no such hints, and is not walked for them.
+    if era != Era::Modern || !matches!(method, Method::ReadResource | Method::Extension) {
+        return result.clone();
+    }
+    let Some(object) = result.value().as_object() else { return result.clone() };
     let scope = object.get("cacheScope").and_then(Value::as_str);
-    let is_needed = match method {
-        Method::ReadResource => true,
-        Method::Extension => scope.is_some() || object.get("resultType").is_none(),
-        _ => false,
-    };
+    let is_needed = method == Method::ReadResource || scope.is_some() || object.get("resultType").is_none();
     let ttl_ms = object.get("ttlMs").and_then(Value::as_i64).filter(|ttl_ms| *ttl_ms >= 0);
     if !is_needed || (ttl_ms.is_some() && scope.as_deref() == Some("private")) {
         return result.clone();
@@ -266,7 +279,8 @@ mod tests {
                 ));
             }
         }
-        rows
+        // Which version it is makes no difference.
+        rows.replace(env!("CARGO_PKG_VERSION"), "VERSION")
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! Decides who is treated alike. Invariant: callers of one class get the same answers, because the key is
 //! the digest of everything that a decision reads of a caller before it has a call.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use foldhash::quality::RandomState;
 
 use super::Policy;
 use super::condition::{Facts, Quantifier, Truth};
@@ -35,7 +36,7 @@ pub struct Class {
     table: ArcSwap<Table>,
     filling: Mutex<()>,
     /// The servers of which it may be shown something, once somebody asked.
-    pub(super) reach: std::sync::OnceLock<std::collections::HashSet<crate::ids::ServerId>>,
+    pub(super) reach: std::sync::OnceLock<HashSet<crate::ids::ServerId, RandomState>>,
 }
 
 /// What decides the answer of a slice once the rules are known to mean the object.
@@ -68,14 +69,14 @@ pub(super) struct Reach {
     pub(super) links: Vec<(Arc<str>, Arc<str>, Arc<str>)>,
 }
 
-type Names = HashMap<Arc<str>, Arc<Cell>>;
+type Names = HashMap<Arc<str>, Arc<Cell>, RandomState>;
 /// A verdict to add: server, action, name.
 pub(super) type Entry<'a> = ((&'a str, &'a Action, &'a str), Arc<Cell>);
 
 /// Verdicts of listed items: server, action, name.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Table {
-    servers: HashMap<Arc<str>, Vec<(Action, Names)>>,
+    servers: HashMap<Arc<str>, Vec<(Action, Names)>, RandomState>,
     items: usize,
 }
 
@@ -90,7 +91,7 @@ impl Table {
             None => self.servers.entry(Arc::from(server)).or_default(),
         };
         if !actions.iter().any(|(known, _)| known == action) {
-            actions.push((action.clone(), HashMap::new()));
+            actions.push((action.clone(), Names::default()));
         }
         if let Some((_, names)) = actions.iter_mut().find(|(known, _)| known == action)
             && names.insert(Arc::from(name), cell).is_none()

@@ -7,6 +7,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::asker::Asker;
 use super::class::{Class, SubjectKind};
 use super::condition::{Arguments, Facts, Quantifier, Situation, Truth, UNKNOWN};
 use super::model::applies;
@@ -20,13 +21,16 @@ use crate::config::{GateConfig, GateKind};
 use crate::identity::{Groups, Persona};
 use crate::ids::{Action, ServerId, Subject};
 use crate::limit::NEAR_MISSES_MAX;
-use crate::outcome::Reason;
+use crate::outcome::{Reason, Refusal};
 
 /// Why a decision is what it is.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Explanation {
     /// What was asked, as a sentence.
     pub question: String,
+    /// Whose the token is, where the question brought one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Asker>,
     /// Whether it is allowed.
     pub allowed: bool,
     /// Whether lists show it.
@@ -86,6 +90,31 @@ pub struct WhoCan {
     pub rules: Vec<String>,
 }
 
+impl Explanation {
+    /// Of a call by whoever brings a token that gets nobody in.
+    #[must_use]
+    pub fn of_nobody(ask: &Ask<'_>, refusal: &Refusal) -> Self {
+        Self {
+            question: asked(ask),
+            caller: None,
+            allowed: false,
+            visible: false,
+            reason: Some(refusal.reason),
+            hint: Some(format!("the token gets nobody in: {}", refusal.hint)),
+            scopes_needed: Vec::new(),
+            subjects: Vec::new(),
+            near_misses: Vec::new(),
+            gates: Vec::new(),
+            flows: Vec::new(),
+        }
+    }
+}
+
+/// What is asked, as a sentence.
+fn asked(ask: &Ask<'_>) -> String {
+    format!("{} {}/{} in {}", ask.action, ask.server, ask.name, ask.environment)
+}
+
 impl Policy {
     /// Explains one question.
     #[must_use]
@@ -127,9 +156,10 @@ impl Policy {
         };
         let flows = if decision.is_allowed() { self.flows_told(persona, ask, arguments, now) } else { Vec::new() };
         Explanation {
+            caller: None,
             flows,
             gates: gates.iter().map(|gate| gate_told(gate)).collect(),
-            question: format!("{} {}/{} in {}", ask.action, ask.server, ask.name, ask.environment),
+            question: asked(ask),
             allowed: decision.is_allowed(),
             visible: decision.visible,
             reason: refusal.map(|refusal| refusal.reason),

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use crate::ids::{Action, Digest, Environment, IssuerAlias, PolicyRevision, ServerId};
 use crate::limit::{CLASS_LOOKUPS_MAX, CLASSES_MAX, POLICY_MISTAKES_MAX};
 
+mod asker;
 mod class;
 pub mod condition;
 mod decide;
@@ -60,6 +61,7 @@ mod tests;
 mod verdict;
 mod world;
 
+pub use asker::Asker;
 pub use class::{Class, SubjectKind};
 pub use condition::{Arguments, Situation, Truth};
 pub use decide::{ConditionRecord, Decision};

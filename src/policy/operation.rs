@@ -94,6 +94,8 @@ operations! {
     /// Suspends, retires and resumes agents, and attests that they and servers are still needed; resuming and attesting
     /// are loosening.
     Agent = "agent", Brake;
+    /// Suspends, retires and resumes servers, for everybody; resuming is loosening.
+    Server = "server", Brake;
     /// Who carries which labels, since when and from which call, and what is to be taken off.
     Labels = "labels", Look;
     /// Takes labels off: one administrator asks, another one confirms.

@@ -5,6 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use foldhash::quality::RandomState;
+
 use super::class::Class;
 use super::object::{PatternKind, server_matches};
 use super::role::NameId;
@@ -36,7 +38,7 @@ impl Policy {
         })
     }
 
-    fn reach(&self, class: &Class) -> HashSet<ServerId> {
+    fn reach(&self, class: &Class) -> HashSet<ServerId, RandomState> {
         if class.blocked.is_some() || class.slices.is_empty() {
             // Nothing is decided for them; the refusal is told by whoever asks for a decision.
             return self.world.servers.iter().map(|(server, _)| server.clone()).collect();

@@ -128,6 +128,17 @@ impl CheckpointKeys {
         Self::of(&secrets, &origin(replica), fresh).ok_or_else(|| error("it is no file of keys".to_owned()))
     }
 
+    /// The same, and none is made: for whoever has one already. Blocking.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; and when there is no such file.
+    pub fn there(state: &Path, replica: &ReplicaId) -> Result<Self, CheckpointKeyError> {
+        let place = state.join("keys/checkpoint").display().to_string();
+        let error = |problem: String| CheckpointKeyError { place: place.clone(), problem };
+        let secrets = keyfile::read_there(state, "checkpoint").map_err(|problem| error(problem.to_string()))?;
+        Self::of(&secrets, &origin(replica), false).ok_or_else(|| error("it is no file of keys".to_owned()))
+    }
+
     /// The same with keys that were named by reference, which stay where they are.
     ///
     /// # Errors

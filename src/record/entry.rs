@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 
 use super::event::{ChargeNote, Intent};
 use super::fields::ResultFacts;
+use super::hidden::Hidden;
 use super::journal::Journal;
 use super::metrics::ServerLabel;
 use crate::ids::{CallId, LegId, ServerId};
@@ -40,6 +41,11 @@ pub trait Evidence: Send {
 
     /// What is about to be done, as the record tells it.
     fn intent(&self) -> Intent<'_>;
+
+    /// What of its arguments no word of the record may repeat.
+    fn hidden(&self) -> Option<&Hidden> {
+        None
+    }
 
     /// Where it is about to be done, as metrics label it; `None` for the gateway itself.
     fn server(&self) -> Option<&ServerId>;
@@ -103,7 +109,15 @@ impl<P: Evidence> Entry<P> {
             None => ResultFacts::unknown("nobody waited for the end", Some(micros)),
         };
         let result = result.charging(self.proof.charged());
-        let result = result.cancelled_with(self.last_words.as_ref().and_then(LastWords::end));
+        let words = self.last_words.as_ref().and_then(LastWords::end);
+        let hidden = self.proof.hidden();
+        let clean_words = hidden.and_then(|hidden| Some(hidden.without(words?)));
+        let result = result.cancelled_with(clean_words.as_deref().or(words));
+        let clean = self.proof.hidden().and_then(|hidden| Some(hidden.without(result.detail()?)));
+        let result = match &clean {
+            Some(clean) => result.saying(clean),
+            None => result,
+        };
         let label = result.label();
         self.journal.ended(self.call, self.leg, result);
         let metrics = self.journal.metrics();

@@ -167,6 +167,9 @@ pub struct ChargeNote {
     pub left: i64,
     /// So much was used up then.
     pub used: i64,
+    /// Of which minute or day, counted since 1970: the line may be written after its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turn: Option<i64>,
 }
 
 /// What is kept of an upstream credential.

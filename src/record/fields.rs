@@ -15,7 +15,7 @@ use super::mandated::{MandateFacts, OwnerFacts};
 use super::redact;
 use crate::ids::{CallId, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch};
 use crate::limit;
-use crate::outcome::{Origin, Outcome, Reason, Stop};
+use crate::outcome::{Origin, Outcome, Reason, Stop, says_error};
 use crate::wire::{InputKind, Json, Value};
 
 /// The fields of a kind; who it is about ([`super::who`]) stands before them.
@@ -205,6 +205,16 @@ pub(super) struct ResultFacts<'a> {
 }
 
 impl<'a> ResultFacts<'a> {
+    /// What was said of it in words.
+    pub(super) const fn detail(&self) -> Option<&'a str> {
+        self.detail
+    }
+
+    /// The same in other words.
+    pub(super) fn saying(self, detail: &'a str) -> Self {
+        Self { detail: Some(detail), ..self }
+    }
+
     /// The same with what was used up.
     pub(super) fn charging(self, budget: &'a [ChargeNote]) -> Self {
         Self { budget, ..self }
@@ -258,7 +268,7 @@ impl<'a> ResultFacts<'a> {
             ..Self::bare(name, latency_us)
         };
         match outcome {
-            Outcome::Complete(result) => Self { is_error: is_error(result), ..digested("complete", result) },
+            Outcome::Complete(result) => Self { is_error: says_error(result), ..digested("complete", result) },
             Outcome::InputRequired { origin, result, .. } => Self {
                 asked: asked(result),
                 origin: Some(match origin {
@@ -299,12 +309,6 @@ fn asked(result: &Json) -> Vec<&'static str> {
     methods.sort_unstable();
     methods.dedup();
     methods
-}
-
-/// Whether a tool's result says that the tool failed. Large results that never say so are not walked.
-fn is_error(result: &Json) -> bool {
-    memchr::memmem::find(result.as_bytes(), b"\"isError\"").is_some()
-        && member(result, "isError").and_then(Value::as_bool).unwrap_or_default()
 }
 
 fn error_code(error: &Json) -> Option<i64> {

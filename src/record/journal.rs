@@ -254,10 +254,17 @@ impl Journal {
     /// # Errors
     /// [`Reason::RecordUnavailable`].
     pub async fn reloaded(&self, note: &ReloadNote<'_>) -> Result<(), Failure> {
-        for part in ReloadFields::parts(note) {
-            self.note_durably("reload", &part, Mark::Plain).await?;
+        let mut parts = ReloadFields::parts(note);
+        loop {
+            let some: Vec<_> = parts.by_ref().take(limit::RECORD_RELOAD_LINES_AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            // In their order, and made durable together.
+            let told = some.iter().map(|part| self.note_durably("reload", part, Mark::Plain));
+            futures_util::future::try_join_all(told).await?;
+            tokio::task::yield_now().await;
         }
-        Ok(())
     }
 
     /// Records and counts an administrator's operation; durable when it returns.

@@ -23,6 +23,7 @@ mod fields;
 pub mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod hidden;
 pub mod join;
 pub mod journal;
 mod keep;

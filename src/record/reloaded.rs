@@ -43,9 +43,9 @@ impl<'a> ReloadFields<'a> {
         let parts = (note.removed.len() + note.added.len()).div_ceil(limit::RECORD_ROWS_MAX).max(1);
         let count = move |count: usize| (parts > 1).then_some(count);
         (0..parts).map(move |part| {
-            let row = |sign: char, row: &str| format!("{sign} {}", redact::text(row));
-            let removed = note.removed.iter().map(|text| row('-', text));
-            let rows = removed.chain(note.added.iter().map(|text| row('+', text)));
+            // Cut before anything is spelled out: each row is, once.
+            let rows = note.removed.iter().map(|row| ('-', row)).chain(note.added.iter().map(|row| ('+', row)));
+            let rows = rows.skip(part * limit::RECORD_ROWS_MAX).take(limit::RECORD_ROWS_MAX);
             let reload = ReloadFacts {
                 actor: note.actor,
                 outcome: if note.to.is_some() { "loaded" } else { "refused" },
@@ -53,7 +53,7 @@ impl<'a> ReloadFields<'a> {
                 to: note.to,
                 added: note.added.len(),
                 removed: note.removed.len(),
-                rows: rows.skip(part * limit::RECORD_ROWS_MAX).take(limit::RECORD_ROWS_MAX).collect(),
+                rows: rows.map(|(sign, row)| format!("{sign} {}", redact::text(row))).collect(),
                 part: count(part + 1),
                 parts: count(parts),
                 problem: note.problem,

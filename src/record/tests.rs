@@ -597,8 +597,11 @@ async fn every_row_of_a_reload_is_on_the_record_in_so_many_lines_as_they_need() 
     let state = tempfile::tempdir().unwrap();
     let (journal, _) = start(state.path());
     let most = limit::RECORD_ROWS_MAX;
-    let rows: Vec<String> = (0..=2 * most).map(|number| format!("p, row {number}")).collect();
-    for (added, removed, parts) in [(0, 0, 1), (most, 0, 1), (most, 1, 2), (2 * most, 1, 3)] {
+    let at_once = limit::RECORD_RELOAD_LINES_AT_ONCE;
+    let rows: Vec<String> = (0..=at_once * most).map(|number| format!("p, row {number}")).collect();
+    for (added, removed, parts) in
+        [(0, 0, 1), (most, 0, 1), (most, 1, 2), (2 * most, 1, 3), (at_once * most, 1, at_once + 1)]
+    {
         let before = lines(state.path()).len();
         let (added, removed) = (&rows[..added], &rows[rows.len() - removed..]);
         let note = event::ReloadNote { actor: "test", from: None, to: None, added, removed, problem: None };

@@ -1,9 +1,9 @@
-//! What administrators ask of the running gateway about mandates and agents.
+//! What administrators ask of the running gateway about mandates, agents and the rules.
 
 use futures_util::future::BoxFuture;
 
 use crate::control::break_glass::{BreakGlassOrder, BreakGlassView, Emergencies};
-use crate::control::governs::{AccessWish, Attested, Governs, OpenedMandate};
+use crate::control::governs::{AccessWish, Attested, Governs, OpenedMandate, Question};
 use crate::control::standing::{StandingView, Stands, Wish as Asked};
 use crate::gateway::Gateway;
 use crate::gateway::lifecycle::{Step, agent_key, server_key};
@@ -11,12 +11,26 @@ use crate::gateway::mandates::{MandateStatus, Opener, Wish};
 use crate::identity::{Caller, Groups};
 use crate::ids::{AgentId, Digest, MandateId, ServerId, Subject};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::Weight;
+use crate::policy::{Explanation, Weight};
 use crate::record::Who;
 
 impl Governs for Gateway {
     fn may_change(&self, weight: Weight) -> Result<(), Failure> {
         self.standing().may_change(weight)
+    }
+
+    fn explain<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Result<Explanation, Stop>> {
+        Box::pin(async move {
+            let now = self.snapshot();
+            let bearer = question.bearer(self.identity(), &now.config).await?;
+            let question = question.clone();
+            // Going through all of a large policy takes long; nobody's request waits for it.
+            let answered = tokio::task::spawn_blocking(move || {
+                question.answer((&now.config, &now.policy), bearer.as_ref(), jiff::Timestamp::now())
+            });
+            let answered = answered.await.map_err(|error| Failure::before(Reason::Internal, error.to_string()))?;
+            Ok(answered.map_err(|problem| Refusal::new(Reason::ParametersInvalid).hint(problem))?)
+        })
     }
 
     fn mandates(&self) -> BoxFuture<'_, Result<Vec<MandateStatus>, Failure>> {

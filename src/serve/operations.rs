@@ -22,7 +22,7 @@ use crate::control::reviews::Reviews;
 use crate::control::standing::Stands;
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
 use crate::delegate::vault::{Linked, Removed};
-use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
+use crate::gateway::ask::{self, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::review::{Review, ReviewReport, Which};
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};
 use crate::identity::proposed::Proposed;
@@ -31,7 +31,7 @@ use crate::identity::{Caller, Presented, Resource};
 use crate::ids::{AgentId, Digest, RevocationEpoch, ServerId, Subject};
 use crate::link;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::{AdminOperation, Explanation, GrantId, Weight};
+use crate::policy::{AdminOperation, GrantId, Weight};
 use crate::record::event::AdminNote;
 use crate::record::{Who, journal};
 use crate::upstream::Health;
@@ -102,7 +102,8 @@ impl Operations for Gateway {
             let (_, held) = self.store().revocations().await?;
             if let Some(held) = held.iter().find(|held| held.since == lifting.since) {
                 // While nobody whom it names is heard: what they had asked for is void, and stays so.
-                self.guard().approvals().withdraw_of(&held.revocation.target, &self.config()).await?;
+                self.end_mandates_of(&held.revocation, &lifting.actor).await?;
+                self.guard().approvals().withdraw_of(&held.revocation, &self.config()).await?;
                 self.guard().approvals().take_back_of(held, &self.config()).await?;
                 let now = self.snapshot();
                 self.guard().approvals().end_fallen((&now.config, &now.policy)).await?;
@@ -249,11 +250,6 @@ impl Operations for Gateway {
             return Err(Refusal::new(failure.reason));
         }
         self.snapshot().policy.authorize_operation(caller, operation, jiff::Timestamp::now())
-    }
-
-    fn explain(&self, question: &Question) -> Result<Explanation, String> {
-        let now = self.snapshot();
-        question.answer(&now.config, &now.policy, jiff::Timestamp::now())
     }
 
     fn who_can(&self, object: &str, action: &str) -> Result<WhoCanAnswer, String> {

@@ -119,27 +119,40 @@ impl Noted {
 
 impl RowTold {
     fn of(change: &Change) -> Option<Self> {
+        let section = change.section.name;
         let (gone, says) = match &change.action {
             Action::Remove => (true, None),
-            Action::Put { body, .. } => (false, Some(body)),
-            Action::Raise { .. } => (false, None),
+            Action::Put { body, .. } => (false, TOLD_WHOLE.contains(&section).then(|| short(body)).flatten()),
+            // Bits are nobody's secret: they are what is left where some were taken off.
+            Action::Raise { bits, .. } => (false, Some(bits.to_string())),
             Action::Count { .. } | Action::Check => return None,
         };
-        let section = change.section.name;
-        let says = says.filter(|_| TOLD_WHOLE.contains(&section)).and_then(|body| short(body));
         Some(Self { section: section.to_owned(), key: change.key.clone(), gone, says })
     }
 }
 
-/// What a row says, where that is short; why somebody did it can be left out.
+/// What a row says, where that is short; why somebody did it can be left out, and then who did.
 fn short(body: &str) -> Option<String> {
     let fits = |body: &str| body.len() <= limit::CHANGE_TOLD_BYTES_MAX;
     if fits(body) {
         return Some(body.to_owned());
     }
     let mut says: serde_json::Value = serde_json::from_str(body).ok()?;
-    says.as_object_mut()?.remove("note")?;
+    says.as_object_mut()?.remove("note");
+    if !fits(&says.to_string()) {
+        unnamed(&mut says);
+    }
     Some(says.to_string()).filter(|says| fits(says))
+}
+
+/// Takes out who did something, wherever that stands.
+fn unnamed(says: &mut serde_json::Value) {
+    for (key, value) in says.as_object_mut().into_iter().flatten() {
+        match value {
+            serde_json::Value::String(name) if key == "by" || key.ends_with("_by") => name.clear(),
+            inner => unnamed(inner),
+        }
+    }
 }
 
 impl What {
@@ -177,7 +190,16 @@ mod tests {
         let noted = format!(r#"{{"retired":true,"by":"host:0","note":"{long}","at":7}}"#);
         let told: serde_json::Value = serde_json::from_str(&put("stopped", &noted).says.unwrap()).unwrap();
         assert_eq!(told, serde_json::json!({ "retired": true, "by": "host:0", "at": 7 }), "without its note");
+        // Who did it is the record's to tell; that it was done, and when, has to be known.
+        let by = format!("user:corp/{}", "x".repeat(200));
+        let closed = serde_json::json!({ "id": "r", "opened_by": by, "deadline": "d", "more": by, "closed": { "by": by, "at": 7 } });
+        let told: serde_json::Value = serde_json::from_str(&put("review", &closed.to_string()).says.unwrap()).unwrap();
+        let wanted = serde_json::json!({ "id": "r", "opened_by": "", "deadline": "d", "more": by, "closed": { "by": "", "at": 7 } });
+        assert_eq!(told, wanted, "without whoever did it");
         let gone = Change::new(Section { name: "account", rows_max: 1 }, "k", Expect::Anything, Action::Remove);
         assert!(RowTold::of(&gone).unwrap().gone);
+        let raise = Action::Raise { bits: 5, expires_at_us: None, note: Some("by whom".to_owned()) };
+        let left = Change::new(Section { name: "label", rows_max: 1 }, "k", Expect::Anything, raise);
+        assert_eq!(RowTold::of(&left).unwrap().says.as_deref(), Some("5"), "what is left of the labels");
     }
 }

@@ -16,6 +16,7 @@ mod sqlite;
 pub mod state;
 #[cfg(test)]
 mod tests;
+mod voided;
 
 use std::collections::BTreeMap;
 
@@ -26,10 +27,12 @@ pub use changed::{Changed, RowTold, What};
 pub use postgres::Changes;
 pub use sqlite::look;
 pub use state::StateDirectory;
+pub use voided::Voided;
 
 use crate::config::StoreConfig;
 use crate::identity::revoked::{Held, Revocation, RevocationStore};
 use crate::ids::{Digest, PolicyRevision, ReplicaId, RevocationEpoch, ServerId};
+use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::shelf::{Change, Changed as Batch, Row, Section, Shelf, Tell};
 use postgres::Postgres;
@@ -335,9 +338,29 @@ impl Store {
     /// # Errors
     /// `store_unavailable`.
     pub async fn sweep(&self) -> Result<u64, Failure> {
+        self.forget_voided(i64::try_from(limit::VOIDED_MARKS_MAX).unwrap_or(i64::MAX)).await?;
         match &self.0 {
             Backend::Sqlite(store) => store.sweep().await,
             Backend::Postgres(store) => store.sweep().await,
+        }
+    }
+
+    /// What was taken back and lifted again after that epoch, as far as it is remembered: handles from before stay void.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn voided(&self, after: RevocationEpoch) -> Result<Voided, Failure> {
+        match &self.0 {
+            Backend::Sqlite(store) => store.voided(after).await,
+            Backend::Postgres(store) => store.voided(after).await,
+        }
+    }
+
+    /// Forgets the oldest of what was lifted where more than so many are remembered.
+    async fn forget_voided(&self, kept: i64) -> Result<(), Failure> {
+        match &self.0 {
+            Backend::Sqlite(store) => store.forget_voided(kept).await,
+            Backend::Postgres(store) => store.forget_voided(kept).await,
         }
     }
 

@@ -6,7 +6,6 @@ use super::*;
 use crate::config::{PostgresConfig, SecretReference};
 use crate::identity::revoked::{RevocationMode, RevocationTarget};
 use crate::ids::{AgentId, IssuerAlias};
-use crate::limit;
 use crate::shelf::{Action, Expect};
 
 #[path = "../../tests/support/postgres.rs"]
@@ -236,6 +235,59 @@ async fn what_was_lifted_is_gone_for_good_and_what_was_renewed_since_is_not_lift
         assert_eq!(store.lift(renewed, "host:0", "").await.unwrap(), None);
         store.close().await;
         assert_eq!(place.open().await.revocations().await.unwrap(), (RevocationEpoch(3), Vec::new()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_lifted_is_remembered_with_since_when_it_held_and_what_is_forgotten_raises_the_floor() {
+    on_both(async |place| {
+        let store = place.open().await;
+        let target = |name: &str| RevocationTarget::Token(name.to_owned());
+        let marks = |all: &[(&str, u64)]| {
+            let mark = |name: &str| target(name).marks()[0];
+            let mut all: Vec<_> = all.iter().map(|(name, since)| (mark(name), RevocationEpoch(*since))).collect();
+            all.sort_unstable();
+            all
+        };
+        let voided = async |store: &Store, after: u64| {
+            let mut voided = store.voided(RevocationEpoch(after)).await.unwrap();
+            voided.marks.sort_unstable();
+            voided
+        };
+        for name in ["a", "b", "c"] {
+            store.revoke(&revocation(target(name), RevocationMode::Block)).await.unwrap();
+        }
+        assert_eq!(voided(&store, 0).await.marks, []);
+        for since in [1, 2] {
+            assert!(store.lift(RevocationEpoch(since), "host:0", "").await.unwrap().is_some());
+        }
+        assert_eq!(voided(&store, 0).await.marks, marks(&[("a", 1), ("b", 2)]));
+        assert_eq!(voided(&store, 4).await.marks, marks(&[("b", 2)]), "whoever has seen the first asks for the rest");
+        // Once more, and later.
+        let again = store.revoke(&revocation(target("a"), RevocationMode::SignOut { issued_before: 5 })).await.unwrap();
+        let lifted = store.lift(again, "host:0", "").await.unwrap().unwrap().0;
+        assert_eq!(voided(&store, lifted.0 - 1).await.marks, marks(&[("a", again.0)]));
+        // What a journal tells that another store had lifted.
+        let block = revocation(target("c"), RevocationMode::Block);
+        let told = Told { change: ToldChange::Lifted(block), nonce: None };
+        store.catch_up(&[(lifted.0 + 1, told)].into(), RevocationEpoch(lifted.0 + 1)).await.unwrap();
+        assert_eq!(voided(&store, lifted.0).await.marks, marks(&[("c", 3)]));
+        store.close().await;
+        let store = place.open().await;
+        assert_eq!(voided(&store, 0).await.marks, marks(&[("a", again.0), ("b", 2), ("c", 3)]));
+
+        store.catch_up(&BTreeMap::new(), RevocationEpoch(lifted.0 + 1)).await.unwrap();
+        assert_eq!(voided(&store, 0).await.forgotten, RevocationEpoch(0), "nothing is missing");
+        assert_eq!(store.sweep().await.unwrap(), 0);
+        store.forget_voided(3).await.unwrap();
+        assert_eq!(voided(&store, 0).await.forgotten, RevocationEpoch(0));
+        store.forget_voided(1).await.unwrap();
+        let left = voided(&store, 0).await;
+        assert_eq!((left.marks, left.forgotten), (marks(&[("c", 3)]), again), "the newest stays");
+        let gap = RevocationEpoch(lifted.0 + 5);
+        store.catch_up(&BTreeMap::new(), gap).await.unwrap();
+        assert_eq!(voided(&store, 0).await.forgotten, gap, "what nobody tells may have been anybody's");
     })
     .await;
 }

@@ -154,16 +154,16 @@ impl Trace {
     }
 
     /// It is over.
-    pub fn end(&mut self, ended: Ended) {
+    pub fn end(&mut self, ended: impl FnOnce() -> Ended) {
         if let Some(live) = self.0.take() {
-            live.end(ended);
+            live.end(ended());
         }
     }
 }
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        self.end(Ended::Error("cancelled"));
+        self.end(|| Ended::Error("cancelled"));
     }
 }
 
@@ -279,7 +279,7 @@ mod tests {
             trace.stage(stage);
         }
         let sent = trace.traceparent().unwrap();
-        trace.end(Ended::Well);
+        trace.end(|| Ended::Well);
         let finished = waiting.try_recv().unwrap();
         let names: Vec<&str> = finished.spans.iter().map(|span| span.name.as_str()).collect();
         assert_eq!(names, ["tools/call search", "decide", "delegate", "record", "forward"]);

@@ -383,6 +383,10 @@ impl Replies for Arc<Duplex> {
     fn reply<'a>(&'a self, message: &'a Message, _: &'a Access) -> BoxFuture<'a, bool> {
         Box::pin(std::future::ready(self.say(message).is_ok()))
     }
+
+    fn tell<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, bool> {
+        Box::pin(std::future::ready(self.say(message).is_ok()))
+    }
 }
 
 /// The end of a request that came to nothing.

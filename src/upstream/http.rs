@@ -138,7 +138,7 @@ impl Http {
         match self.reply(response, patience).await? {
             Reply::Events(body) => {
                 let events = Events::modern(body, waiting, permit.take());
-                Ok(drive::drive(events, patience, patience.next_event(), None).await)
+                Ok(Box::pin(drive::drive(events, patience, patience.next_event(), None)).await)
             }
             Reply::Refused(status, message) => {
                 let error = message.as_ref().and_then(Message::body);
@@ -268,7 +268,7 @@ impl Http {
         let name = &credential.name;
         let Some(spare) = &credential.spare else { return self.once(uri, method, body, headers, patience).await };
         let first = (uri.clone(), method.clone(), body.clone(), headers.clone());
-        let response = self.proven(credential, first, patience).await?;
+        let response = Box::pin(self.proven(credential, first, patience)).await?;
         if response.status() == StatusCode::FORBIDDEN {
             return spare.short_of(response.headers()).map_or(Ok(response), Err);
         }
@@ -276,9 +276,9 @@ impl Http {
             return Ok(response);
         }
         // Whoever does not let us in has done nothing yet; while a secret is changed the other one may be right.
-        let Some(other) = spare.other().await? else { return Ok(response) };
+        let Some(other) = Box::pin(spare.other()).await? else { return Ok(response) };
         headers.insert(name, presentable(&other)?);
-        let again = self.proven(credential, (uri, method, body, headers), patience).await?;
+        let again = Box::pin(self.proven(credential, (uri, method, body, headers), patience)).await?;
         if again.status() != StatusCode::UNAUTHORIZED {
             spare.accepted();
         }

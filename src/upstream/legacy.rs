@@ -447,6 +447,10 @@ impl Replies for Conversation {
         self.access.replace(access.clone());
         Box::pin(self.say(message))
     }
+
+    fn tell<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, bool> {
+        Box::pin(self.say(message))
+    }
 }
 
 impl CancelNotice {

@@ -277,6 +277,13 @@ impl Upstreams {
         self.lot.abandon(parked);
     }
 
+    /// Tells the server of a call that waits how far its client is with the answer to the question of that name.
+    pub async fn report(&self, principal: PrincipalKey, (parked, key): (ParkId, &str), said: &Json) {
+        if let Some((asker, told)) = self.lot.reported(principal, (parked, key), said) {
+            asker.tell(&told).await;
+        }
+    }
+
     /// Fires when that call waits for input no more; `None` if it does not wait.
     #[must_use]
     pub fn until_unparked(&self, parked: ParkId) -> Option<CancellationToken> {

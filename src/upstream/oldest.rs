@@ -366,6 +366,10 @@ impl Replies for Arc<Poster> {
         self.access.replace(access.clone());
         Box::pin(self.post(message))
     }
+
+    fn tell<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, bool> {
+        Box::pin(self.post(message))
+    }
 }
 
 /// The answers to a request that is being posted.

@@ -19,7 +19,7 @@ use crate::ids::{ParkId, PrincipalKey};
 use crate::limit;
 use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume};
 use crate::wire::mcp::meta;
-use crate::wire::{Askable, Edit, InputKind, Json, Message, Value};
+use crate::wire::{Askable, Edit, InputKind, Json, Message, Value, notification_without_own_keys};
 
 /// What a legacy server asked.
 #[derive(Debug, Clone)]
@@ -44,6 +44,21 @@ impl Question {
             InputKind::Sampling | InputKind::SamplingWithTools => "sampling",
             InputKind::Roots => "roots",
         }
+    }
+
+    /// How far its client is with the answer, under the token that the server gave for that.
+    fn report(&self, said: &Json) -> Option<Message> {
+        let params = self.params.as_ref()?;
+        let own = params.value().as_object()?.get("_meta")?.as_object()?;
+        let token = own.get(meta::PROGRESS_TOKEN).filter(|token| !token.is_null())?;
+        let said = said.value().as_object().filter(|_| said.as_bytes().len() <= limit::INPUT_ANSWERS_BYTES_MAX)?;
+        let mut edits = vec![Edit::Set(meta::PROGRESS_TOKEN, params.share(token))];
+        if let Some(own) = said.get("_meta").and_then(Value::as_object) {
+            // A task goes by an id of ours at the client.
+            edits.push(Edit::Set("_meta", own.edited(&[Edit::Remove(meta::RELATED_TASK)])));
+        }
+        let told = Message::notification("notifications/progress", Some(&said.edited(&edits)));
+        Some(notification_without_own_keys(told))
     }
 
     /// The answer as a legacy server expects it, if there is one under that name.
@@ -111,6 +126,9 @@ impl Questions {
 pub(super) trait Replies: Send + Sync + 'static {
     /// Says it with what was granted for saying it, and goes on with that; answers whether it was taken.
     fn reply<'a>(&'a self, message: &'a Message, access: &'a Access) -> BoxFuture<'a, bool>;
+
+    /// Says something that has no answer, with what the call has; that it is not taken is no failure of the call.
+    fn tell<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, bool>;
 }
 
 /// What is needed to ask within one exchange.
@@ -143,6 +161,11 @@ impl Asker {
     pub(super) fn park(self: Arc<Self>, stream: Stream, questions: Vec<Question>) -> Outcome {
         let lot = Arc::clone(&self.link.lot);
         lot.park(stream, &self, Questions::of(questions))
+    }
+
+    /// Tells the server something about what it asked.
+    pub(super) async fn tell(&self, message: &Message) {
+        self.replies.tell(message).await;
     }
 }
 
@@ -234,6 +257,19 @@ impl Lot {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// What a server is to be told of how far its client is with the answer to the question of that name, while it waits.
+    pub(super) fn reported(
+        &self,
+        principal: PrincipalKey,
+        (id, key): (ParkId, &str),
+        said: &Json,
+    ) -> Option<(Arc<Asker>, Message)> {
+        let parked = self.lock();
+        let found = parked.get(&id).filter(|found| found.asker.principal == principal)?;
+        let (_, question) = found.questions.0.iter().find(|(name, _)| name == key)?;
+        Some((Arc::clone(&found.asker), question.report(said)?))
     }
 
     /// Gives a waiting call up, which cancels it upstream.

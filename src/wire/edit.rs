@@ -1,7 +1,5 @@
 //! Changing a few members of an object and nothing else: the rest keeps its bytes and its order.
 
-use bytes::Bytes;
-
 use super::value::{Json, Object, text as unescaped};
 
 /// What happens to one member of an object.
@@ -63,7 +61,7 @@ impl Object<'_> {
             }
         }
         text.push('}');
-        Json::scanned(Bytes::from(text))
+        Json::scanned(text.into())
     }
 }
 

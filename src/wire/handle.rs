@@ -1,10 +1,12 @@
 //! Sealed handles: whatever leaves the gateway to come back is encrypted, authenticated and bound.
 //!
 //! Decides nothing about what a handle holds. Invariant: a handle opens only for the purpose and the
-//! principal that it was sealed for, and every failure looks the same; what is handed out and what is kept are sealed
-//! with keys of their own, also where both are derived from the same secret.
+//! principal that it was sealed for, and never again once something that it rests on was taken back; every failure looks
+//! the same. What is handed out and what is kept are sealed with keys of their own, also where both are derived from the
+//! same secret.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
@@ -13,11 +15,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use data_encoding::HEXLOWER;
 
-use crate::ids::PrincipalKey;
+use super::voids::{Holder, Mark, Voids};
+use crate::ids::{PrincipalKey, RevocationEpoch};
 use crate::limit;
 
 /// The layout of what follows; another layout gets another number.
 const LAYOUT: u8 = 1;
+/// The same, and the content begins with what the handle rests on.
+const RESTING: u8 = 2;
 const KEY_ID_LENGTH: usize = 4;
 const NONCE_LENGTH: usize = 12;
 /// Layout, key id and nonce.
@@ -33,6 +38,10 @@ pub struct Sealer {
     /// The first seals; all open. Exchanged whole, so that a rotation needs no restart.
     keys: ArcSwap<Vec<Key>>,
     keeps: bool,
+    /// What was taken back since handles were sealed.
+    voids: ArcSwap<Voids>,
+    /// Up to which epoch that was taken in.
+    voided_to: AtomicU64,
 }
 
 struct Key {
@@ -60,7 +69,7 @@ impl Sealer {
     /// # Errors
     /// [`SealerError`]: no secret, or one shorter than 32 bytes.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, SealerError> {
-        Ok(Self { keys: ArcSwap::from_pointee(derive(HANDED_OUT, secrets)?), keeps: false })
+        Ok(Self { keys: ArcSwap::from_pointee(derive(HANDED_OUT, secrets)?), keeps: false, ..Self::empty() })
     }
 
     /// A sealer of what we keep ourselves: its keys are other ones than those of a sealer of handles with the same
@@ -69,7 +78,7 @@ impl Sealer {
     /// # Errors
     /// As [`Sealer::new`].
     pub fn of_what_is_kept<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, SealerError> {
-        Ok(Self { keys: ArcSwap::from_pointee(derive_kept(secrets)?), keeps: true })
+        Ok(Self { keys: ArcSwap::from_pointee(derive_kept(secrets)?), keeps: true, ..Self::empty() })
     }
 
     /// Seals with the first of these secrets from now on, and opens with all of them and no others.
@@ -95,15 +104,50 @@ impl Sealer {
     /// # Errors
     /// When the random generator or the cipher fails: there is no handle then.
     pub fn seal(&self, purpose: &str, principal: PrincipalKey, content: &[u8]) -> Result<String, SealerError> {
+        self.sealed(LAYOUT, (purpose, principal), content.to_vec())
+    }
+
+    /// The same for a handle that is void once something that it rests on is taken back, also when that is lifted again.
+    ///
+    /// # Errors
+    /// As [`Sealer::seal`].
+    pub fn seal_for(&self, purpose: &str, holder: &Holder, content: &[u8]) -> Result<String, SealerError> {
+        let mut resting = Vec::with_capacity(128 + content.len());
+        holder.write(&mut resting);
+        resting.extend_from_slice(content);
+        self.sealed(RESTING, (purpose, holder.principal), resting)
+    }
+
+    /// Takes in what was taken back, since which epoch, and before which epoch that is not known any more. Whoever says
+    /// so again, or late, changes nothing.
+    pub fn void(&self, taken_back: &[(Mark, RevocationEpoch)], forgotten: RevocationEpoch) {
+        self.voids.rcu(|own| own.with(taken_back, forgotten).map_or_else(|| Arc::clone(own), Arc::new));
+    }
+
+    /// Says that all of it was taken in up to that epoch.
+    pub fn voided_up_to(&self, epoch: RevocationEpoch) {
+        self.voided_to.fetch_max(epoch.0, Ordering::AcqRel);
+    }
+
+    /// Up to which epoch all of it was taken in.
+    #[must_use]
+    pub fn voided_to(&self) -> RevocationEpoch {
+        RevocationEpoch(self.voided_to.load(Ordering::Acquire))
+    }
+
+    fn empty() -> Self {
+        Self { keys: ArcSwap::default(), keeps: false, voids: ArcSwap::default(), voided_to: AtomicU64::new(0) }
+    }
+
+    fn sealed(&self, layout: u8, bound: (&str, PrincipalKey), mut sealed: Vec<u8>) -> Result<String, SealerError> {
         let keys = self.keys.load();
         let key = keys.first().ok_or(SealerError::NoKey)?;
-        let mut sealed = content.to_vec();
         let nonce = key
             .key
-            .seal_in_place_append_tag(Aad::from(associated(purpose, principal)), &mut sealed)
+            .seal_in_place_append_tag(Aad::from(associated(layout, bound)), &mut sealed)
             .map_err(|_| SealerError::Underivable)?;
         let mut whole = Vec::with_capacity(PREFIX_LENGTH + sealed.len());
-        whole.push(LAYOUT);
+        whole.push(layout);
         whole.extend_from_slice(&key.id);
         whole.extend_from_slice(nonce.as_ref());
         whole.extend_from_slice(&sealed);
@@ -132,14 +176,16 @@ impl Sealer {
         let (prefix, sealed) = whole.split_at_mut_checked(PREFIX_LENGTH)?;
         let (layout, prefix) = prefix.split_first()?;
         let (id, nonce) = prefix.split_at_checked(KEY_ID_LENGTH)?;
-        if *layout != LAYOUT {
+        let layout = *layout;
+        if !matches!(layout, LAYOUT | RESTING) {
             return None;
         }
         let keys = self.keys.load();
         let key = keys.iter().find(|key| key.id == *id)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let opened = key.key.open_in_place(nonce, Aad::from(associated(purpose, principal)), sealed).ok()?;
-        Some(opened.to_vec())
+        let bound = Aad::from(associated(layout, (purpose, principal)));
+        let opened = key.key.open_in_place(nonce, bound, sealed).ok()?;
+        if layout == RESTING { self.voids.load().checked(opened).map(<[u8]>::to_vec) } else { Some(opened.to_vec()) }
     }
 }
 
@@ -188,9 +234,9 @@ impl Key {
 }
 
 /// What a handle is bound to; the principal has a fixed length, so no two bindings are alike.
-fn associated(purpose: &str, principal: PrincipalKey) -> Vec<u8> {
+fn associated(layout: u8, (purpose, principal): (&str, PrincipalKey)) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(1 + 32 + purpose.len());
-    bytes.push(LAYOUT);
+    bytes.push(layout);
     bytes.extend_from_slice(principal.0.as_bytes());
     bytes.extend_from_slice(purpose.as_bytes());
     bytes
@@ -253,6 +299,26 @@ mod tests {
         kept.replace([&[2_u8; 32][..]]).unwrap();
         assert!(kept.open("account", principal("a"), &new).is_none());
         assert!(kept.open("account", principal("a"), &newest).is_some());
+    }
+
+    #[test]
+    fn a_handle_that_rests_on_what_was_taken_back_never_opens_again_and_a_new_one_does() {
+        let (sealer, ann) = (sealer(&[2, 1]), Mark::of("subject", "corp", "ann"));
+        let holder = |epoch| Holder::new(principal("a"), RevocationEpoch(epoch), vec![ann]);
+        let old = sealer.seal_for("session", &holder(3), b"x").unwrap();
+        let unbound = sealer.seal("session", principal("a"), b"y").unwrap();
+        assert_eq!(sealer.open("session", principal("a"), &old).unwrap(), b"x");
+        assert!(sealer.open("cursor", principal("a"), &old).is_none());
+        assert!(sealer.open("session", principal("b"), &old).is_none());
+        sealer.void(&[(ann, RevocationEpoch(4))], RevocationEpoch(0));
+        // Whoever read the store before comes late.
+        sealer.void(&[], RevocationEpoch(0));
+        assert!(sealer.open("session", principal("a"), &old).is_none());
+        assert_eq!(sealer.open("session", principal("a"), &unbound).unwrap(), b"y", "it rests on nothing");
+        let new = sealer.seal_for("session", &holder(4), b"x").unwrap();
+        assert_eq!(sealer.open("session", principal("a"), &new).unwrap(), b"x");
+        sealer.replace([&[2_u8; 32][..]]).unwrap();
+        assert!(sealer.open("session", principal("a"), &old).is_none(), "keys that are replaced let nothing back in");
     }
 
     #[test]

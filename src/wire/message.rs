@@ -3,21 +3,25 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 
 use super::scan::{self, Source, WireError};
-use super::value::{Json, Object, Value};
+use super::value::{Json, Object, Span, Value};
 
 /// One JSON-RPC 2.0 message. Transports accept nothing else.
 #[derive(Clone)]
 pub struct Message {
-    bytes: Bytes,
+    text: ByteString,
     kind: Kind,
     id: Option<Range<usize>>,
     method: Option<Range<usize>>,
     /// `params` of a request, `result` or `error` of a response.
     body: Option<Range<usize>>,
+    /// Where the members of the body stand, if they are not too many.
+    members: Option<Arc<[Span]>>,
 }
 
 /// What a message is.
@@ -41,14 +45,14 @@ impl Message {
     pub fn parse(bytes: impl Into<Vec<u8>>, source: Source) -> Result<Self, WireError> {
         let mut bytes = bytes.into();
         let members = scan::scan(&mut bytes, source)?;
-        let bytes = Bytes::from(bytes);
-        let whole = std::str::from_utf8(&bytes).unwrap_or_default();
+        let text = scan::text(bytes)?;
+        let whole: &str = &text;
         if !whole.trim_start().starts_with('{') {
             return Err(WireError::NotRpc("it is not an object"));
         }
         let (mut version, mut id, mut method, mut params, mut result, mut error) = (None, None, None, None, None, None);
-        for (key, value) in members {
-            let slot = match super::value::text(whole.get(key).unwrap_or_default()).as_ref() {
+        for (key, value) in &members.outer {
+            let slot = match super::value::text(whole.get(key.clone()).unwrap_or_default()).as_ref() {
                 "jsonrpc" => &mut version,
                 "id" => &mut id,
                 "method" => &mut method,
@@ -57,7 +61,7 @@ impl Message {
                 "error" => &mut error,
                 _ => continue,
             };
-            *slot = Some(value);
+            *slot = Some(value.clone());
         }
         let at = |range: &Option<Range<usize>>| range.clone().and_then(|range| whole.get(range)).map(Value::new);
         if at(&version).and_then(Value::as_str).as_deref() != Some("2.0") {
@@ -91,7 +95,9 @@ impl Message {
         if at(&result).is_some_and(|result| result.as_object().is_none()) {
             return Err(WireError::NotRpc("`result` is not an object"));
         }
-        Ok(Self { kind, id, method, body: params.or(result).or(error), bytes })
+        let body = params.or(result).or(error);
+        let members = body.as_ref().and_then(|body| members.inside(body));
+        Ok(Self { kind, id, method, body, members, text })
     }
 
     /// A request of ours.
@@ -134,7 +140,7 @@ impl Message {
         let method = method.map(|method| part("method", Json::of(method).as_str()));
         let body = body.map(|body| part(name, body.as_str()));
         text.push('}');
-        Self { bytes: Bytes::from(text), kind, id, method, body }
+        Self { text: text.into(), kind, id, method, body, members: None }
     }
 
     /// What it is.
@@ -145,8 +151,8 @@ impl Message {
 
     /// The whole message: one line without its end.
     #[must_use]
-    pub const fn as_bytes(&self) -> &Bytes {
-        &self.bytes
+    pub fn as_bytes(&self) -> &Bytes {
+        self.text.as_bytes()
     }
 
     /// The id, its type and spelling preserved.
@@ -174,6 +180,7 @@ impl Message {
             .then(|| self.view(self.body.as_ref()))
             .flatten()
             .and_then(Value::as_object)
+            .map(|params| params.indexed(self.members.as_deref()))
     }
 
     /// `params`, `result` or `error`; shares the memory of the message.
@@ -185,40 +192,39 @@ impl Message {
     /// Cuts a value out that was found by walking this message; shares its memory.
     #[must_use]
     pub fn cut(&self, part: Value<'_>) -> Json {
-        Json::scanned(slice_of(&self.bytes, part.raw()))
+        Json::scanned(slice_of(&self.text, part.raw()))
     }
 
     fn view(&self, range: Option<&Range<usize>>) -> Option<Value<'_>> {
-        let bytes = self.bytes.get(range?.clone())?;
-        Some(Value::new(std::str::from_utf8(bytes).ok()?))
+        Some(Value::new(self.text.get(range?.clone())?))
     }
 
     fn share(&self, range: Option<&Range<usize>>) -> Option<Json> {
-        let range = range?.clone();
-        (range.end <= self.bytes.len() && range.start <= range.end).then(|| Json::scanned(self.bytes.slice(range)))
+        Some(Json::scanned(self.text.slice_ref(self.text.get(range?.clone())?)))
     }
 }
 
 impl fmt::Debug for Message {
     /// Never the content: messages carry what users say.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Message({:?} {} {} bytes)", self.kind, self.method(), self.bytes.len())
+        write!(formatter, "Message({:?} {} {} bytes)", self.kind, self.method(), self.text.len())
     }
 }
 
 /// The part of `whole` that `text` borrows from; a copy if it borrows from elsewhere.
-pub(super) fn slice_of(whole: &Bytes, text: &str) -> Bytes {
+pub(super) fn slice_of(whole: &ByteString, text: &str) -> ByteString {
     let outer = whole.as_ptr() as usize;
     let inner = text.as_ptr() as usize;
     match inner.checked_sub(outer) {
-        Some(start) if start + text.len() <= whole.len() => whole.slice(start..start + text.len()),
-        _ => Bytes::copy_from_slice(text.as_bytes()),
+        Some(start) if start + text.len() <= whole.len() => whole.slice_ref(text),
+        _ => text.into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit;
 
     fn parse(text: &str) -> Result<Message, WireError> {
         Message::parse(text, Source::Client)
@@ -233,6 +239,43 @@ mod tests {
         assert_eq!(message.method(), "tools/call");
         assert_eq!(message.params().unwrap().get("name").unwrap().as_str().unwrap(), "a");
         assert_eq!(message.as_bytes(), text.as_bytes());
+    }
+
+    /// The members that the scan has kept, and those that a walk finds.
+    fn both(params: &str) -> [Vec<(String, String)>; 2] {
+        let text = format!(
+            "{{\"x\" : {{\"y\":1}},\n \"jsonrpc\":\"2.0\",\"method\":\"a\",\"params\":\r\n {params} ,\"z\":{{\"name\":0}}}}"
+        );
+        let message = parse(&text).unwrap();
+        let walked = message.body().unwrap();
+        let read = |object: Object<'_>| {
+            object.members().map(|(name, value)| (name.into_owned(), value.raw().to_owned())).collect()
+        };
+        [read(message.params().unwrap()), read(walked.value().as_object().unwrap())]
+    }
+
+    #[test]
+    fn the_members_whose_places_are_kept_are_those_that_a_walk_finds() {
+        for params in [
+            "{}",
+            "{ }",
+            r#"{"name":"a","arguments":{"name":"b","x":[{"name":1}]},"_meta":{}}"#,
+            "{\"a\" :\n 1 , \"\\u0062\\\"\":\t[ {\"c\":\"}\"} ] ,\"d\":\"\\\\\"}",
+        ] {
+            let [kept, walked] = both(params);
+            assert_eq!(kept, walked, "{params}");
+        }
+    }
+
+    #[test]
+    fn of_more_members_than_are_kept_each_is_found_all_the_same() {
+        for count in [limit::JSON_MEMBERS_KEPT_MAX - 2, limit::JSON_MEMBERS_KEPT_MAX, 4 * limit::JSON_MEMBERS_KEPT_MAX]
+        {
+            let members: Vec<_> = (0..count).map(|number| format!("\"m{number}\":{number}")).collect();
+            let [kept, walked] = both(&format!("{{{}}}", members.join(",")));
+            assert_eq!(kept, walked);
+            assert_eq!(kept.len(), count);
+        }
     }
 
     #[test]

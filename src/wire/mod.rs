@@ -16,6 +16,7 @@ mod own;
 mod scan;
 pub mod sse;
 mod value;
+pub mod voids;
 
 pub use canonical::canonical;
 pub use edit::Edit;
@@ -23,6 +24,6 @@ pub use input::{Askable, InputKind};
 pub use last_words::{LastWords, cancelled};
 pub use message::{Kind, Message};
 pub use outgoing::Outgoing;
-pub use own::{notification_without_own_keys, without_own_keys};
+pub use own::{notification_without_own_keys, server_info, without_own_keys};
 pub use scan::{Source, WireError};
 pub use value::{Json, Object, Value};

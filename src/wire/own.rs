@@ -1,8 +1,10 @@
-//! Taking our own `_meta` keys out of what others say: only the gateway itself may write them.
+//! Taking our own `_meta` keys out of what others say: only the gateway itself may write them; and what it says of itself.
 //!
 //! Decides where MCP has `_meta`: in a result or parameters, and in the content blocks, embedded resources and
 //! messages inside. What else is called `_meta`, as in `structuredContent` or arguments, is data and stays as it
 //! is. Invariant: what has none of our keys keeps its bytes, and is not walked where it cannot have one.
+
+use std::sync::LazyLock;
 
 use super::edit::Edit;
 use super::mcp::meta::OWN_PREFIX;
@@ -11,6 +13,16 @@ use super::value::{Json, Object, Value};
 
 /// The members that hold objects with a `_meta` of their own, as an object or a list of them.
 const HOLDERS: [&str; 4] = ["content", "contents", "messages", "resource"];
+
+static SERVER_INFO: LazyLock<Json> = LazyLock::new(|| {
+    Json::of(&serde_json::json!({ "name": "bailiwick", "title": "Bailiwick", "version": env!("CARGO_PKG_VERSION") }))
+});
+
+/// Who answers, where the gateway itself does.
+#[must_use]
+pub fn server_info() -> &'static Json {
+    &SERVER_INFO
+}
 
 /// The same result or parameters without our keys in any `_meta`.
 #[must_use]

@@ -6,7 +6,11 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
+use bytestring::ByteString;
+
+use super::value::Span;
 use crate::limit;
 
 /// Where the bytes come from; what a caller sends is held to more than what an upstream answers,
@@ -71,8 +75,25 @@ pub enum WireError {
     NotRpc(&'static str),
 }
 
-/// The members of the outermost object, as byte ranges of key content and value.
-pub(super) type Members = Vec<(Range<usize>, Range<usize>)>;
+/// The members of the outermost object, as byte ranges of key content and value, and those of the objects in it.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    pub(super) outer: Vec<(Range<usize>, Range<usize>)>,
+    /// At most one more than [`limit::JSON_MEMBERS_KEPT_MAX`]: so many are walked instead.
+    inner: Vec<Span>,
+}
+
+impl Members {
+    /// The members of the object that stands there, as they stand in a text that begins with it.
+    pub(super) fn inside(&self, object: &Range<usize>) -> Option<Arc<[Span]>> {
+        let is_inside = |span: &&Span| object.contains(&span.key_start);
+        (!self.is_full()).then(|| self.inner.iter().filter(is_inside).map(|span| span.from(object.start)).collect())
+    }
+
+    fn is_full(&self) -> bool {
+        self.inner.len() > limit::JSON_MEMBERS_KEPT_MAX
+    }
+}
 
 /// Scans, replaces line breaks between tokens by spaces, and finds the outermost members (if an object).
 pub(super) fn scan(bytes: &mut [u8], source: Source) -> Result<Members, WireError> {
@@ -80,8 +101,15 @@ pub(super) fn scan(bytes: &mut [u8], source: Source) -> Result<Members, WireErro
         return Err(WireError::TooLarge { what: "its length in bytes", max: source.bytes_max() });
     }
     std::str::from_utf8(bytes).map_err(|error| WireError::Encoding { at: error.valid_up_to() })?;
-    let mut scanner = Scanner { bytes, at: 0, source, nodes: 0, keys: Vec::new(), frames: Vec::new() };
+    let mut scanner =
+        Scanner { bytes, at: 0, source, nodes: 0, keys: Vec::with_capacity(16), frames: Vec::with_capacity(8) };
     scanner.document()
+}
+
+/// The text of bytes that were scanned.
+pub(super) fn text(bytes: Vec<u8>) -> Result<ByteString, WireError> {
+    let text = String::from_utf8(bytes);
+    Ok(text.map_err(|error| WireError::Encoding { at: error.utf8_error().valid_up_to() })?.into())
 }
 
 /// One open container.
@@ -107,8 +135,8 @@ struct Scanner<'a> {
 
 impl Scanner<'_> {
     fn document(&mut self) -> Result<Members, WireError> {
-        let mut members: Members = Vec::new();
-        let mut value_start = 0;
+        let mut members = Members { outer: Vec::with_capacity(4), inner: Vec::with_capacity(8) };
+        let (mut value_start, mut inner_start) = (0, 0);
         self.space();
         loop {
             // A value begins here.
@@ -116,8 +144,10 @@ impl Scanner<'_> {
             if self.nodes > limit::JSON_NODES_MAX {
                 return Err(WireError::TooLarge { what: "its number of values", max: limit::JSON_NODES_MAX });
             }
-            if self.frames.len() == 1 {
-                value_start = self.at;
+            match self.frames.len() {
+                1 => value_start = self.at,
+                2 => inner_start = self.at,
+                _ => {}
             }
             match self.peek() {
                 Some(b'{') => {
@@ -150,9 +180,20 @@ impl Scanner<'_> {
             }
             // A value ended here; so may its parents.
             loop {
-                if self.frames.len() == 1 && self.frames.first().is_some_and(|frame| frame.object) {
-                    let key = self.keys.last().map_or(0..0, |key| key.content.clone());
-                    members.push((key, value_start..self.at));
+                match (self.frames.as_slice(), self.keys.last()) {
+                    ([Frame { object: true, .. }], Some(key)) => {
+                        members.outer.push((key.content.clone(), value_start..self.at));
+                    }
+                    ([Frame { object: true, .. }, Frame { object: true, .. }], Some(key)) if !members.is_full() => {
+                        let span = Span {
+                            key_start: key.content.start - 1,
+                            key_end: key.content.end + 1,
+                            value_start: inner_start,
+                            value_end: self.at,
+                        };
+                        members.inner.push(span);
+                    }
+                    _ => {}
                 }
                 self.space();
                 let Some(frame) = self.frames.last() else {

@@ -7,12 +7,13 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 
 use super::scan::{self, Source, WireError};
 
 /// An owned JSON value that was scanned: one line, within the bounds.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Json(Bytes);
+pub struct Json(ByteString);
 
 impl Json {
     /// Scans bytes from outside.
@@ -22,13 +23,13 @@ impl Json {
     pub fn parse(bytes: impl Into<Vec<u8>>, source: Source) -> Result<Self, WireError> {
         let mut bytes = bytes.into();
         scan::scan(&mut bytes, source)?;
-        Ok(Self(bytes.into()))
+        Ok(Self(scan::text(bytes)?))
     }
 
     /// What `serde_json` writes for a value of ours, `null` if it cannot (a map with odd keys).
     #[must_use]
     pub fn of<T: serde::Serialize + ?Sized>(value: &T) -> Self {
-        Self(serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec()).into())
+        Self(serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned()).into())
     }
 
     /// Text of ours that was put together from scanned values; not checked again. Only for the crate, where
@@ -39,20 +40,20 @@ impl Json {
     }
 
     /// Text that was cut out of a scanned message; not checked again.
-    pub(super) const fn scanned(bytes: Bytes) -> Self {
-        Self(bytes)
+    pub(super) const fn scanned(text: ByteString) -> Self {
+        Self(text)
     }
 
     /// The bytes.
     #[must_use]
-    pub const fn as_bytes(&self) -> &Bytes {
-        &self.0
+    pub fn as_bytes(&self) -> &Bytes {
+        self.0.as_bytes()
     }
 
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or("null")
+        &self.0
     }
 
     /// A view to walk.
@@ -92,7 +93,7 @@ impl<'a> Value<'a> {
     /// An owned copy.
     #[must_use]
     pub fn to_json(self) -> Json {
-        Json(Bytes::copy_from_slice(self.0.as_bytes()))
+        Json(self.0.into())
     }
 
     /// The text of a string.
@@ -139,7 +140,7 @@ impl<'a> Value<'a> {
     /// The members, if it is an object.
     #[must_use]
     pub fn as_object(self) -> Option<Object<'a>> {
-        self.0.starts_with('{').then_some(Object(self.0))
+        self.0.starts_with('{').then_some(Object { text: self.0, index: None })
     }
 
     /// The elements, if it is an array.
@@ -173,14 +174,18 @@ impl fmt::Debug for Value<'_> {
 
 /// A borrowed JSON object.
 #[derive(Clone, Copy)]
-pub struct Object<'a>(pub(super) &'a str);
+pub struct Object<'a> {
+    text: &'a str,
+    /// Where its members stand, if the scan has kept that: then nothing is walked.
+    index: Option<&'a [Span]>,
+}
 
 impl<'a> Object<'a> {
     /// The members in their order. Looking up several keys is one walk: match on the key.
     pub fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Value<'a>)> {
         self.spans().filter_map(move |span| {
-            let key = text(self.0.get(span.key_start + 1..span.key_end - 1)?);
-            Some((key, Value(self.0.get(span.value_start..span.value_end)?)))
+            let key = text(self.text.get(span.key_start + 1..span.key_end - 1)?);
+            Some((key, Value(self.text.get(span.value_start..span.value_end)?)))
         })
     }
 
@@ -193,13 +198,22 @@ impl<'a> Object<'a> {
     /// The text as it was sent.
     #[must_use]
     pub const fn raw(self) -> &'a str {
-        self.0
+        self.text
+    }
+
+    /// The same object, whose members stand there.
+    pub(super) const fn indexed(self, index: Option<&'a [Span]>) -> Self {
+        Self { text: self.text, index }
     }
 
     pub(super) fn spans(self) -> impl Iterator<Item = Span> {
-        let source = self.0;
+        let source = self.text;
+        let mut known = self.index.map(<[Span]>::iter);
         let mut at = space(source, 1);
         std::iter::from_fn(move || {
+            if let Some(known) = &mut known {
+                return known.next().copied();
+            }
             if byte(source, at) != Some(b'"') {
                 return None;
             }
@@ -218,11 +232,24 @@ impl<'a> Object<'a> {
 }
 
 /// Where one member stands: key with its quotes, and value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) key_start: usize,
     pub(super) key_end: usize,
     pub(super) value_start: usize,
     pub(super) value_end: usize,
+}
+
+impl Span {
+    /// The same in a text that begins there.
+    pub(super) const fn from(self, start: usize) -> Self {
+        Self {
+            key_start: self.key_start - start,
+            key_end: self.key_end - start,
+            value_start: self.value_start - start,
+            value_end: self.value_end - start,
+        }
+    }
 }
 
 /// The text of a string's content, borrowed where it has no escapes.

@@ -89,6 +89,28 @@ async fn in_front_of_stdio(legacy_only: bool) -> Front {
     Front { url: gateway.resource(), _gateway: gateway, _behind: Vec::new() }
 }
 
+/// At the endpoint of one server, with the prefix that it has on the merged one.
+async fn at_its_own_endpoint(legacy_only: bool) -> Front {
+    let fixture = Fixture::start(legacy_only);
+    let gateway = gateway(|setup| setup.http_server("fixture", &fixture.url, "pins = \"off\"")).await;
+    let url = format!("{}/fixture", gateway.resource());
+    Front { url, _gateway: gateway, _behind: vec![Box::new(fixture)] }
+}
+
+/// At the endpoint of all servers, of which two are others.
+async fn among_others(legacy_only: bool) -> Front {
+    let fixture = Fixture::start(legacy_only);
+    let sample = |name: &str| bailiwick::demo::upstreams::start(name.parse().unwrap(), "127.0.0.1:0".parse().unwrap());
+    let (notes, deploy) = (sample("notes").await.unwrap(), sample("deploy").await.unwrap());
+    let gateway = gateway(|setup| {
+        let setup = setup.http_server("fixture", &fixture.url, VERBATIM);
+        setup.http_server("notes", &notes.url(), "").http_server("deploy", &deploy.url(), "")
+    })
+    .await;
+    let behind: Vec<Box<dyn std::any::Any>> = vec![Box::new(fixture), Box::new(notes), Box::new(deploy)];
+    Front { url: gateway.resource(), _gateway: gateway, _behind: behind }
+}
+
 /// What a legacy upstream is measured by; everything else by all there is.
 const REQUIRED: [Set; 3] = [Set::Required("2025-11-25"), Set::Required("2026-07-28"), Set::Skills];
 
@@ -147,33 +169,25 @@ async fn only_the_inexpressible_is_lost_in_front_of_a_legacy_stdio_server() {
 #[tokio::test]
 async fn nothing_is_lost_on_the_endpoint_of_one_server() {
     let Some(parts) = Parts::installed() else { return };
-    let start = || async {
-        let fixture = Fixture::start(false);
-        // With the prefix that it has on the merged endpoint.
-        let gateway = gateway(|setup| setup.http_server("fixture", &fixture.url, "pins = \"off\"")).await;
-        let url = format!("{}/fixture", gateway.resource());
-        Front { url, _gateway: gateway, _behind: vec![Box::new(fixture)] }
-    };
-    through(&parts, "one-server", false, &SETS, start).await;
+    through(&parts, "one-server", false, &SETS, || at_its_own_endpoint(false)).await;
+}
+
+#[tokio::test]
+async fn only_the_inexpressible_is_lost_on_the_endpoint_of_one_legacy_server() {
+    let Some(parts) = Parts::installed() else { return };
+    through(&parts, "one-server-legacy", true, &REQUIRED, || at_its_own_endpoint(true)).await;
 }
 
 #[tokio::test]
 async fn nothing_is_lost_on_an_endpoint_with_three_servers_behind_it() {
     let Some(parts) = Parts::installed() else { return };
-    let start = || async {
-        let fixture = Fixture::start(false);
-        let sample =
-            |name: &str| bailiwick::demo::upstreams::start(name.parse().unwrap(), "127.0.0.1:0".parse().unwrap());
-        let (notes, deploy) = (sample("notes").await.unwrap(), sample("deploy").await.unwrap());
-        let gateway = gateway(|setup| {
-            let setup = setup.http_server("fixture", &fixture.url, VERBATIM);
-            setup.http_server("notes", &notes.url(), "").http_server("deploy", &deploy.url(), "")
-        })
-        .await;
-        let behind: Vec<Box<dyn std::any::Any>> = vec![Box::new(fixture), Box::new(notes), Box::new(deploy)];
-        Front { url: gateway.resource(), _gateway: gateway, _behind: behind }
-    };
-    through(&parts, "merged", false, &SETS, start).await;
+    through(&parts, "merged", false, &SETS, || among_others(false)).await;
+}
+
+#[tokio::test]
+async fn only_the_inexpressible_is_lost_on_an_endpoint_where_a_legacy_server_is_one_of_three() {
+    let Some(parts) = Parts::installed() else { return };
+    through(&parts, "merged-legacy", true, &REQUIRED, || among_others(true)).await;
 }
 
 /// The suite asks for its fixtures by their own names. It adds definitions as it goes, and nobody is there to accept them.

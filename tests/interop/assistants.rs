@@ -25,6 +25,48 @@ async fn start(provider: &Provider, lines: &str) -> Gateway {
     setup.http_server("tools", &upstream.url, "").sections(lines).start().await
 }
 
+/// A gateway whose people log in at the provider, and a place where one of the assistants is at home.
+struct Desk {
+    parts: Parts,
+    provider: Provider,
+    gateway: Gateway,
+    url: String,
+    /// The token of the person there.
+    token: String,
+    home: tempfile::TempDir,
+}
+
+impl Desk {
+    /// Nothing where the assistants are not installed.
+    async fn open() -> Option<Self> {
+        let parts = Parts::installed()?;
+        let provider = Provider::start(&parts).await;
+        let gateway = start(&provider, "").await;
+        let url = gateway.resource();
+        let token = provider.person("alice", &url).await;
+        let home = home(&parts, &token);
+        Some(Self { parts, provider, gateway, url, token, home })
+    }
+
+    async fn run(&self, line: &[&str]) -> String {
+        run(&self.parts, self.home.path(), line).await
+    }
+
+    /// Whoever logged in is known by a document of its maker's (CIMD), and registered nowhere.
+    async fn assert_by_document(&self) {
+        let (registered, described) = self.provider.clients().await;
+        assert!(registered == 0 && described > 0, "{registered} {described}");
+    }
+
+    /// What Codex says its servers have.
+    async fn assert_codex_has_the_tool(&self) {
+        let (python, codex) = (self.parts.python_command("python"), self.parts.node_command("codex"));
+        let said = self.run(&[&python, &Parts::script("mcp_status.py"), &codex]).await;
+        let has: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("no JSON: {said}"));
+        assert_eq!(has, json!({ "gateway": ["tools__echo"] }));
+    }
+}
+
 /// Runs one of them to its end, with a home of its own; what it printed.
 async fn run(parts: &Parts, home: &Path, line: &[&str]) -> String {
     let (program, arguments) = line.split_first().unwrap();
@@ -71,99 +113,69 @@ fn shown(gateway: &Gateway) -> Vec<Value> {
     tools.map(|line| line["list"]["shown"].clone()).collect()
 }
 
-/// Whoever logged in is known by a document of its maker's (CIMD), and registered nowhere.
-async fn assert_by_document(provider: &Provider) {
-    let (registered, described) = provider.clients().await;
-    assert!(registered == 0 && described > 0, "{registered} {described}");
-}
-
-/// What Codex says its servers have.
-async fn codex_has(parts: &Parts, home: &Path) -> Value {
-    let line = [parts.python_command("python"), Parts::script("mcp_status.py"), parts.node_command("codex")];
-    let said = run(parts, home, &line.each_ref().map(String::as_str)).await;
-    serde_json::from_str(&said).unwrap_or_else(|_| panic!("no JSON: {said}"))
-}
-
 #[tokio::test]
 async fn codex_lists_the_tools_with_a_token_and_with_a_login_of_its_own() {
-    let Some(parts) = Parts::installed() else { return };
-    let provider = Provider::start(&parts).await;
-    let gateway = start(&provider, "").await;
-    let (codex, url) = (parts.node_command("codex"), gateway.resource());
-    let home = home(&parts, &provider.person("alice", &url).await);
-    run(
-        &parts,
-        home.path(),
-        &[&codex, "mcp", "add", "gateway", "--url", &url, "--bearer-token-env-var", "GATEWAY_TOKEN"],
-    )
-    .await;
-    assert_eq!(codex_has(&parts, home.path()).await, json!({ "gateway": ["tools__echo"] }));
+    let Some(desk) = Desk::open().await else { return };
+    let (codex, url) = (desk.parts.node_command("codex"), desk.url.as_str());
+    desk.run(&[&codex, "mcp", "add", "gateway", "--url", url, "--bearer-token-env-var", "GATEWAY_TOKEN"]).await;
+    desk.assert_codex_has_the_tool().await;
     // Without one it finds the provider, shows its maker's document there, and logs in.
-    run(&parts, home.path(), &[&codex, "mcp", "remove", "gateway"]).await;
+    desk.run(&[&codex, "mcp", "remove", "gateway"]).await;
     let store = "mcp_oauth_credentials_store=\"file\"";
-    run(&parts, home.path(), &[&codex, "-c", store, "mcp", "add", "gateway", "--url", &url]).await;
-    std::fs::remove_file(home.path().join("token")).unwrap();
-    let config = home.path().join(".codex/config.toml");
+    desk.run(&[&codex, "-c", store, "mcp", "add", "gateway", "--url", url]).await;
+    std::fs::remove_file(desk.home.path().join("token")).unwrap();
+    let config = desk.home.path().join(".codex/config.toml");
     let written = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{store}\n{written}")).unwrap();
-    run(&parts, home.path(), &[&codex, "mcp", "login", "gateway"]).await;
-    assert_by_document(&provider).await;
-    assert_eq!(codex_has(&parts, home.path()).await, json!({ "gateway": ["tools__echo"] }));
+    desk.run(&[&codex, "mcp", "login", "gateway"]).await;
+    desk.assert_by_document().await;
+    desk.assert_codex_has_the_tool().await;
     // Where the provider has one client for all it registers at the gateway, and its person is asked.
-    let other = start(&provider, REGISTRATION).await;
-    run(&parts, home.path(), &[&codex, "mcp", "remove", "gateway"]).await;
-    run(&parts, home.path(), &[&codex, "mcp", "add", "gateway", "--url", &other.resource()]).await;
-    assert_eq!(codex_has(&parts, home.path()).await, json!({ "gateway": ["tools__echo"] }));
+    let other = start(&desk.provider, REGISTRATION).await;
+    desk.run(&[&codex, "mcp", "remove", "gateway"]).await;
+    desk.run(&[&codex, "mcp", "add", "gateway", "--url", &other.resource()]).await;
+    desk.assert_codex_has_the_tool().await;
     let told = other.records("admin");
     assert!(told.iter().any(|record| record.to_string().to_lowercase().contains("codex")), "{told:?}");
 }
 
 #[tokio::test]
 async fn claude_code_connects_with_a_token_and_with_a_login_of_its_own() {
-    let Some(parts) = Parts::installed() else { return };
-    let provider = Provider::start(&parts).await;
-    let gateway = start(&provider, "").await;
-    let url = gateway.resource();
-    let token = provider.person("alice", &url).await;
-    let home = home(&parts, &token);
+    let Some(desk) = Desk::open().await else { return };
     // Its install script, which nobody runs, would put the program in the place of this.
-    let wrapper = parts.node_file("@anthropic-ai/claude-code/cli-wrapper.cjs");
-    let claude = [parts.node(), wrapper];
+    let claude = [desk.parts.node(), desk.parts.node_file("@anthropic-ai/claude-code/cli-wrapper.cjs")];
     let with = async |more: &[&str]| {
         let line: Vec<&str> = claude.iter().map(String::as_str).chain(more.iter().copied()).collect();
-        run(&parts, home.path(), &line).await
+        desk.run(&line).await
     };
-    let header = format!("Authorization: Bearer {token}");
-    with(&["mcp", "add", "--transport", "http", "gateway", &url, "--header", &header]).await;
+    let header = format!("Authorization: Bearer {}", desk.token);
+    with(&["mcp", "add", "--transport", "http", "gateway", &desk.url, "--header", &header]).await;
     let listed = with(&["mcp", "list"]).await;
     assert!(listed.contains("gateway: ") && listed.contains("Connected"), "{listed}");
-    eventually("it to have listed the tools", async || shown(&gateway).contains(&json!(1))).await;
+    eventually("it to have listed the tools", async || shown(&desk.gateway).contains(&json!(1))).await;
     with(&["mcp", "remove", "gateway"]).await;
-    with(&["mcp", "add", "--transport", "http", "gateway", &url]).await;
+    with(&["mcp", "add", "--transport", "http", "gateway", &desk.url]).await;
     let listed = with(&["mcp", "list"]).await;
     assert!(listed.contains("Needs authentication"), "it knows that it has to log in: {listed}");
     // It logs in where it is in front of a terminal alone.
     let login = format!("{} {} mcp login gateway", claude[0], claude[1]);
-    run(&parts, home.path(), &["script", "-qec", &login, "/dev/null"]).await;
-    assert_by_document(&provider).await;
+    desk.run(&["script", "-qec", &login, "/dev/null"]).await;
+    desk.assert_by_document().await;
     let listed = with(&["mcp", "list"]).await;
     assert!(listed.contains("Connected"), "{listed}");
 }
 
 #[tokio::test]
 async fn gemini_connects_with_a_token() {
-    let Some(parts) = Parts::installed() else { return };
-    let provider = Provider::start(&parts).await;
-    let gateway = start(&provider, "").await;
-    let url = gateway.resource();
-    let token = provider.person("alice", &url).await;
-    let home = home(&parts, &token);
-    std::fs::create_dir(home.path().join(".gemini")).unwrap();
+    let Some(desk) = Desk::open().await else { return };
+    let place = desk.home.path().join(".gemini");
+    std::fs::create_dir(&place).unwrap();
+    let headers = json!({ "Authorization": format!("Bearer {}", desk.token) });
     let settings = json!({
         "security": { "folderTrust": { "enabled": false } },
-        "mcpServers": { "gateway": { "httpUrl": url, "headers": { "Authorization": format!("Bearer {token}") } } },
+        "mcpServers": { "gateway": { "httpUrl": desk.url, "headers": headers } },
     });
-    std::fs::write(home.path().join(".gemini/settings.json"), settings.to_string()).unwrap();
-    let listed = run(&parts, home.path(), &[&parts.node_command("gemini"), "mcp", "list"]).await;
+    std::fs::write(place.join("settings.json"), settings.to_string()).unwrap();
+    let listed = desk.run(&[&desk.parts.node_command("gemini"), "mcp", "list"]).await;
     assert!(listed.contains("gateway: ") && listed.contains("Connected"), "{listed}");
 }

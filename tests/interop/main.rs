@@ -16,6 +16,7 @@ mod support;
 
 mod assistants;
 mod clients;
+mod examples;
 mod exchange;
 mod kubernetes;
 mod ocsf;

@@ -21,7 +21,7 @@ async fn served(gateway: &Gateway, issuer: &Issuer) -> Client {
 }
 
 /// Lists and calls in both eras; returns the names that were listed and the texts of the two answers.
-async fn both_eras(client: &Client, tool: &str, arguments: Value) -> (Vec<String>, [String; 2]) {
+pub async fn both_eras(client: &Client, tool: &str, arguments: Value) -> (Vec<String>, [String; 2]) {
     let names = client.tool_names().await;
     let modern = client.call_tool(tool, arguments.clone()).await;
     let (_, session) = client.initialize("2025-11-25").await;

@@ -200,15 +200,16 @@ async fn a_token_that_is_bound_to_a_certificate_comes_over_a_connection_with_it(
     assert_eq!(metadata.response()["tls_client_certificate_bound_access_tokens"], true, "{}", metadata.text);
 }
 
-/// A token that is bound to a certificate and came over it: its client has shown more than a name.
+/// A token that is bound to a certificate and came over it: its client has shown more than a name, where it is one that has
+/// to show something.
 #[tokio::test]
-async fn a_token_that_came_over_the_certificate_that_it_is_bound_to_counts_as_mutual_tls() {
+async fn a_token_that_came_over_the_certificate_that_it_is_bound_to_counts_as_mutual_tls_where_somebody_vouches() {
     let (issuer, upstream, authority) = (Issuer::start().await, Scripted::echo().await, Authority::new());
     let own = authority.issue("own", &["basicConstraints=critical,CA:FALSE"]);
     let agents = "[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\n\
                   environments = [\"development\", \"production\"]\n[agents.nightly]\nowner = \"user:test/owner\"\n\
                   purpose = \"tests\"\nkind = \"autonomous\"\nmandates = \"optional\"\n\
-                  environments = [\"development\", \"production\"]\nclients = [{ issuer = \"test\", client_id = \"nightly\" }]\n";
+                  environments = [\"development\", \"production\"]\nclients = [{ issuer = \"test\", client_id = \"nightly\" }, { issuer = \"test\", client_id = \"vouched\", proof = \"secret\" }]\n";
     // Production wants more than a public client, as docs/policy.md writes it.
     let rules = "p, anyone, *, */*, call, -, allow\np, anyone, production, */*, call, public, deny\n";
     let gateway = Setup::new(&issuer)
@@ -243,14 +244,25 @@ async fn a_token_that_came_over_the_certificate_that_it_is_bound_to_counts_as_mu
     assert_eq!((plain.status, reason(&plain)), (403, "client_proof_insufficient"), "{}", plain.text);
     let public = call("live", &token("some-assistant", None)).await;
     assert!(public.text.contains("denied") || public.error_code() == -32602, "{}", public.text);
+    // Nor does one that a public client's token is bound to: anybody with a certificate gets one under that name.
+    let plain = call("tools", &token("nightly", Some(own.confirmation()))).await;
+    assert_eq!((plain.status, reason(&plain)), (403, "client_proof_insufficient"), "{}", plain.text);
+    let public = call("live", &token("some-assistant", Some(own.confirmation()))).await;
+    assert!(public.text.contains("denied") || public.error_code() == -32602, "{}", public.text);
     assert!(upstream.calls().is_empty());
-    for (server, client) in [("tools", "nightly"), ("live", "nightly"), ("live", "some-assistant")] {
-        let answer = call(server, &token(client, Some(own.confirmation()))).await;
-        assert_eq!((answer.status, answer.tool_text()), (200, "{}"), "{server} {client}: {}", answer.text);
+    let bound = |client| token(client, Some(own.confirmation()));
+    let all = [
+        ("tools", bound("vouched")),
+        ("live", bound("vouched")),
+        ("tools", token("vouched", None)),
+        ("tools", bound("some-assistant")),
+    ];
+    for (server, token) in all {
+        let answer = call(server, &token).await;
+        assert_eq!((answer.status, answer.tool_text()), (200, "{}"), "{server}: {}", answer.text);
     }
-    assert_eq!(call("tools", &token("some-assistant", None)).await.tool_text(), "{}");
     let proofs: Vec<Value> = gateway.records("intent").iter().map(|intent| intent["agent"]["proof"].clone()).collect();
-    assert_eq!(proofs, ["mtls", "mtls", "mtls", "public"].map(|proof| json!(proof)));
+    assert_eq!(proofs, ["mtls", "mtls", "secret", "public"].map(|proof| json!(proof)));
 }
 
 #[tokio::test]

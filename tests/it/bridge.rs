@@ -421,3 +421,45 @@ async fn whatever_is_written_standard_output_has_messages_only() {
     let (status, _, rest) = bridge.end();
     assert!(status.success() && rest.is_empty(), "{rest:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_whose_issuer_binds_tokens_proves_its_key_with_every_request() {
+    let (issuer, upstream, home) = (Issuer::start().await, Scripted::echo().await, tempfile::tempdir().unwrap());
+    issuer.binds();
+    issuer.logs_in(issuer.claims("alice", &["developers"], ""));
+    let gateway = Setup::new(&issuer)
+        .gateway("dpop = \"nonce\"\n")
+        .issuer_lines("sender_constraint = \"dpop\"\n")
+        .http_server("tools", &upstream.url, "")
+        .start()
+        .await;
+    let url = gateway.resource();
+    let words = ["stdio", "--url", &url, "--device", "--client-id", "bridge"];
+    let call = |id: u64| modern(id, "tools/call", json!({ "name": "tools__echo", "arguments": { "n": id } }));
+    let mut bridge = Process::start(bailiwick(home.path(), &words));
+    for id in 1..=3 {
+        let answer = bridge.ask(&call(id));
+        assert_eq!(answer["result"]["content"][0]["text"], format!("{{\"n\":{id}}}"), "{answer} {}", bridge.errors());
+    }
+    // In the older protocol there are a session and a stream of it as well.
+    let begun = bridge.ask(&initialize());
+    assert!(begun["result"]["serverInfo"].is_object(), "{begun}");
+    assert!(bridge.end().0.success());
+    // The key is kept with the token, for its user alone, and the next process has both.
+    let (file, kept) = kept(home.path());
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(kept["key"].is_string(), "a key beside the token");
+    let mut again = Process::start(bailiwick(home.path(), &words));
+    assert_eq!(again.ask(&call(4))["result"]["content"][0]["text"], "{\"n\":4}", "{}", again.errors());
+    assert_eq!(issuer.asked().len(), 1, "one login");
+    // Whoever takes the token without the key has nothing.
+    let token = kept["access_token"].as_str().unwrap();
+    let stolen = gateway.client(token).call_tool("tools__echo", json!({})).await;
+    assert_eq!((stolen.status, stolen.text.contains("token_bound")), (401, true), "{}", stolen.text);
+    let called = bailiwick(home.path(), &["call", "tools__echo", "{}", "--url", &url]).output().unwrap();
+    assert!(called.status.success(), "{}", String::from_utf8_lossy(&called.stderr));
+    assert_eq!(upstream.calls().len(), 5);
+    for intent in gateway.records("intent") {
+        assert_eq!(intent["subject"]["id"], "user:test/alice", "{intent}");
+    }
+}

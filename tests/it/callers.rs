@@ -23,7 +23,7 @@ async fn call(gateway: &Gateway, token: &str) -> Answer {
     gateway.client(token).call_tool("tools__echo", json!({})).await
 }
 
-fn everything_below(directory: &std::path::Path) -> Vec<u8> {
+pub fn everything_below(directory: &std::path::Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
         let kind = entry.file_type().unwrap();
@@ -404,23 +404,14 @@ async fn software_that_nobody_registered_is_denied_and_proposed_once() {
 
 #[tokio::test]
 async fn doctor_asks_about_tokens_and_says_where_the_groups_may_be() {
-    use std::io::Write as _;
     let issuer = Issuer::start().await;
     let upstream = Scripted::echo().await;
     let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "").sections(INTROSPECTION);
     std::fs::write(setup.directory().join("introspection-secret"), "s3cret\n").unwrap();
     let gateway = setup.start().await;
     let doctor = async |token: Option<&str>| -> String {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bailiwick"));
-        command.args(["doctor", "--json"]).current_dir(gateway.directory()).stdout(std::process::Stdio::piped());
-        if token.is_some() {
-            command.args(["--token", "-"]).stdin(std::process::Stdio::piped());
-        }
-        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
-        if let (Some(token), Some(mut input)) = (token, child.stdin.take()) {
-            writeln!(input, "{token}").unwrap();
-        }
-        let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+        let words = if token.is_some() { &["doctor", "--json", "--token", "-"][..] } else { &["doctor", "--json"] };
+        let output = gateway.piped(words, &[], token.unwrap_or_default()).await;
         String::from_utf8(output.stdout).unwrap()
     };
     let claims = issuer.claims("alice", &["developers"], &gateway.resource());

@@ -1,11 +1,16 @@
 //! A clock that jumps: refusals that say why, never silence, and recovery without help.
 
+use std::time::Instant;
+
 use serde_json::json;
 
-use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::scripted::Scripted;
+use crate::support::{eventually, figure};
+
+/// Calls of one person that are made, and refused, while the clock is wrong.
+const REFUSED: usize = 100;
 
 async fn refusal(gateway: &Gateway, token: &str) -> Option<String> {
     let answer = gateway.client(token).call_tool("tools__echo", json!({})).await;
@@ -35,10 +40,18 @@ async fn a_clock_that_jumps_by_an_hour_refuses_and_says_why_and_recovers_by_itse
         assert_eq!(seen.as_deref(), (jump == "+3600").then_some(reason), "{jump}");
         expected += usize::from(seen.is_none());
         assert_eq!(upstream.calls().len(), expected, "nothing was forwarded for whom it was refused");
+        for _ in 0..REFUSED {
+            assert_eq!(refusal(&gateway, &fresh).await.as_deref(), Some(reason), "{jump}");
+        }
+        let without = upstream.calls().len() - expected;
         gateway.set_clock("+0");
-        for token in [&known, &fresh] {
+        let over = Instant::now();
+        for token in [&fresh, &known] {
             assert_eq!(refusal(&gateway, token).await, None, "after {jump}");
             expected += 1;
+            if std::ptr::eq(token, &fresh) {
+                figure(&format!("a clock that jumps by {jump} s"), REFUSED + 1, without, over.elapsed());
+            }
         }
     }
     // Revoked in an hour that is to come: a sign-out never lets in what a block would not.

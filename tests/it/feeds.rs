@@ -9,6 +9,7 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::scripted::Scripted;
 
+mod ended;
 mod events;
 mod logout;
 mod poll;

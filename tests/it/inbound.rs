@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::client::modern_request;
-use crate::support::gateway::Setup;
+use crate::support::client::{Client, modern_request};
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::holder::Holder;
 use crate::support::issuer::Issuer;
+use crate::support::oldest::Oldest;
 use crate::support::talkative::{RULES, UPSTREAMS};
 use crate::support::verbatim::{Heard, Said, Verbatim};
 use crate::support::{eventually, eventually_within};
@@ -22,11 +24,45 @@ fn script(heard: &Heard) -> Option<Said> {
     })
 }
 
+/// Software that needs a mandate for what it does.
+const AGENTS: &str = "\
+[agents.assistant]
+owner = \"user:test/owner\"
+purpose = \"tests\"
+kind = \"interactive\"
+environments = [\"development\"]
+[agents.bot]
+owner = \"user:test/owner\"
+purpose = \"works at night\"
+kind = \"autonomous\"
+environments = [\"development\"]
+clients = [{ issuer = \"test\", client_id = \"bot\", proof = \"private_key\" }]
+";
+
+/// What it may, beside what people may.
+const OF_THE_BOT: &str = "\
+p, agent:bot, *, */*, call, -, allow
+p, user:test/bot, *, */*, call, -, allow
+p, agent:bot, *, bailiwick/mandate:*, admin, -, allow
+p, user:test/bot, *, bailiwick/mandate:*, admin, -, allow
+";
+
+/// Calls with a token that is bound to a key; answers the proof that came with it.
+async fn call_with_proof(gateway: &Gateway, holder: &Holder, token: &str, name: &str) -> String {
+    let url = gateway.resource();
+    let proof = holder.proof("POST", &url, token);
+    let (mut headers, body) = modern_request("tools/call", json!({ "name": name, "arguments": {} }));
+    headers.extend([("authorization", format!("DPoP {token}")), ("dpop", proof.clone())]);
+    let answer = Client::new(&url, None).post(&headers, body.to_string()).await;
+    assert!(answer.result()["content"].is_array(), "{name}: {}", answer.text);
+    proof
+}
+
 #[tokio::test]
-async fn no_inbound_token_reaches_a_server_of_any_kind_whatever_it_is_presented_with() {
+async fn nothing_that_callers_came_with_reaches_a_server_of_any_kind_whatever_it_is_presented_with() {
     crate::needs_python!();
-    let issuer = Issuer::start().await;
-    let mut setup = Setup::new(&issuer).policy(RULES);
+    let (issuer, oldest) = (Issuer::start().await, Oldest::start().await);
+    let mut setup = Setup::new(&issuer).policy(&format!("{RULES}{OF_THE_BOT}")).policy_file("agents.toml", AGENTS);
     let place = setup.directory().join("secret");
     std::fs::write(&place, "a-secret-of-the-gateway").unwrap();
     std::fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -44,7 +80,14 @@ async fn no_inbound_token_reaches_a_server_of_any_kind_whatever_it_is_presented_
             upstreams.push((id, transport, kind, upstream));
         }
     }
-    let gateway = setup.start().await;
+    let secret = "credential = { kind = \"static\", secret = \"file:secret\" }\n";
+    setup = setup.http_server("o-sse-own", &oldest.url, &format!("pins = \"off\"\n{secret}"));
+    let tools: Vec<_> = upstreams.iter().map(|(id, ..)| format!("{id}/t")).chain(["o-sse-own/echo".into()]).collect();
+    let template = "title = \"echoes at night\"\nenvironments = [\"development\"]\nagents = [\"bot\"]\n";
+    let gateway = setup
+        .policy_file("mandates.toml", &format!("[templates.nightly]\n{template}tools = {tools:?}\n"))
+        .start()
+        .await;
     // Both eras, calls, lists, a session of its own stream, a listen: each with a token that is told apart.
     let tokens = ["alice", "bob"].map(|user| issuer.token(user, &["developers"], &gateway.resource()));
     let [modern, legacy] = tokens.each_ref().map(|token| gateway.client(token));
@@ -57,25 +100,52 @@ async fn no_inbound_token_reaches_a_server_of_any_kind_whatever_it_is_presented_
     );
     let mut listening = modern.stream(&headers, Some(listen.to_string())).await;
     listening.next().await;
-    let listed = async || modern.tool_names().await.len() == upstreams.len();
-    eventually_within(Duration::from_secs(30), "every server's list", listed).await;
-    for (id, ..) in &upstreams {
-        let name = format!("{id}__t");
-        assert_eq!(modern.call_tool(&name, json!({})).await.tool_text(), "done", "{id}");
+    let names: Vec<_> = tools.iter().map(|tool| tool.replace('/', "__")).collect();
+    let until_listed = async |client: &Client| {
+        let listed = async || {
+            let shown = client.tool_names().await;
+            names.iter().all(|name| shown.contains(name))
+        };
+        eventually_within(Duration::from_secs(30), "every server's list", listed).await;
+    };
+    until_listed(&modern).await;
+    // A token that is bound to a key, with its proofs, and a mandate's handle.
+    let holder = Holder::new();
+    let mut bound = issuer.claims("alice", &["developers"], &gateway.resource());
+    bound["cnf"] = holder.confirmation();
+    let mut software = issuer.claims("bot", &[], &gateway.resource());
+    software["client_id"] = json!("bot");
+    let (bound, software) = (issuer.sign(&bound), issuer.sign(&software));
+    let bot = gateway.client(&software);
+    until_listed(&bot).await;
+    let opened = bot.call_tool("bailiwick__mandate_open", json!({ "template": "nightly" })).await;
+    let handle = opened.result()["structuredContent"]["handle"].as_str().unwrap_or_else(|| panic!("{}", opened.text));
+    let mut brought = vec![bound.clone(), software, handle.to_owned()];
+    brought.extend(tokens);
+    for name in &names {
+        assert!(modern.call_tool(name, json!({})).await.result()["content"].is_array(), "{name}");
         let called = legacy.legacy(&session, "tools/call", json!({ "name": name, "arguments": {} })).await;
-        assert_eq!(called.tool_text(), "done", "{id}");
+        assert!(called.result()["content"].is_array(), "{name}: {}", called.text);
+        brought.push(call_with_proof(&gateway, &holder, &bound, name).await);
+        let params = json!({ "name": name, "arguments": {}, "_meta": { "dev.bailiwick/mandate": handle } });
+        let done = bot.modern("tools/call", params).await;
+        assert!(done.result()["content"].is_array() && done.result()["isError"] != true, "{name}: {}", done.text);
     }
-    for (id, transport, kind, upstream) in &upstreams {
-        eventually("both calls", async || upstream.heard("tools/call").len() == 2).await;
-        let arrived = upstream.arrived();
-        assert!(arrived.len() > 3, "{id}: {arrived:?}");
-        for token in &tokens {
+    let untouched = |id: &str, arrived: &[String]| {
+        assert!(arrived.len() > 4, "{id}: {arrived:?}");
+        for one in &brought {
             // Nor any part of it: what it says, and what it is signed with.
-            for part in token.split('.').chain([token.as_str()]) {
-                assert!(arrived.iter().all(|one| !one.contains(part)), "{id} was given {part} of {token}");
+            for part in one.split('.').chain([one.as_str()]) {
+                assert!(arrived.iter().all(|text| !text.contains(part)), "{id} was given {part} of {one}");
             }
         }
-        let presented = arrived.iter().any(|one| one.contains("a-secret-of-the-gateway"));
+        arrived.iter().any(|one| one.contains("a-secret-of-the-gateway"))
+    };
+    for (id, transport, kind, upstream) in &upstreams {
+        eventually("all calls", async || upstream.heard("tools/call").len() == 4).await;
+        let presented = untouched(id, &upstream.arrived());
         assert_eq!(presented, *kind == "own", "{id} ({transport}): what is meant for it comes");
     }
+    eventually("all calls", async || oldest.saw("tools/call").len() == 4).await;
+    assert!(untouched("o-sse-own", &oldest.everything()), "what is meant for it comes");
 }

@@ -44,13 +44,13 @@ pub fn reason(answer: &Answer) -> &str {
     told.as_str().or_else(|| answer.response()["error"]["data"]["reason"].as_str()).unwrap_or_default()
 }
 
-fn form() -> Value {
+pub fn form() -> Value {
     json!({ "method": "elicitation/create", "params": { "mode": "form", "message": "Your name?",
         "requestedSchema": { "type": "object", "properties": { "name": { "type": "string", "x-new": 1 } } } } })
 }
 
 /// An upstream that asks these questions once, with a state or without, and then answers what it got.
-async fn asking(questions: Value, state: Option<&'static str>) -> Scripted {
+pub async fn asking(questions: Value, state: Option<&'static str>) -> Scripted {
     Scripted::start(json!([tool("ask"), tool("other")]), move |request| {
         let params = &request["params"];
         if params.get("inputResponses").is_some() {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::input::{all_capabilities, call, may_ask, retry};
+use crate::input::{all_capabilities, call, may_ask, reason, retry};
 use crate::input_legacy::{arguments, respond, session, stream, told};
 use crate::support::client::Client;
 use crate::support::eventually;
@@ -133,7 +133,7 @@ async fn a_process_of_either_era_asks_the_model_and_the_roots_of_clients_of_both
     let sampled = json!({ "role": "assistant", "model": "m" });
     for script in [MODERN, LEGACY] {
         let directory = tempfile::tempdir().unwrap();
-        let (_issuer, _gateway, client) = start(directory.path(), script, "").await;
+        let (_issuer, gateway, client) = start(directory.path(), script, "").await;
         let session = session(&client, &all_capabilities()).await;
         for (name, key, method, answer) in [
             ("sampling", "sampling", "sampling/createMessage", sampled.clone()),
@@ -157,6 +157,15 @@ async fn a_process_of_either_era_asks_the_model_and_the_roots_of_clients_of_both
         // What was not declared is not asked.
         let answer = call(&client, &json!({ "roots": {} }), arguments("tools__sampling")).await;
         assert_ne!(answer.result()["resultType"], "input_required", "{}", answer.text);
+        // Nor is what a rule denies, whichever era the process speaks.
+        gateway.write_policy(&may_ask(&["elicit"]));
+        assert!(gateway.command(&["reload"]).status.success());
+        let denied = call(&client, &all_capabilities(), arguments("tools__sampling")).await;
+        if script == MODERN {
+            assert_eq!(reason(&denied), "input_refused", "{}", denied.text);
+        } else {
+            assert_eq!(told(denied.response())["code"], -32601, "{}", denied.text);
+        }
     }
 }
 

@@ -187,6 +187,12 @@ async fn every_key_is_exchanged_with_a_reload_and_digests_of_older_ones_are_stil
     let shown = ran(&gateway, &["keys", "show"]).1;
     assert!(shown.contains(&format!("journal     {} {}\n", new.0, old.0)), "{shown}");
     let reload = gateway.records("reload").pop().unwrap();
+    // Who did it, and not who reloaded.
+    let us = format!("host:{}", rustix::process::geteuid().as_raw());
+    let told: Vec<Value> = gateway.records("admin").into_iter().map(|record| record["admin"].clone()).collect();
+    let told = told.iter().filter(|admin| admin["operation"] == "keys-rotate");
+    let told: Vec<_> = told.map(|admin| (admin["about"].clone(), admin["actor"].clone())).collect();
+    assert_eq!(told, ["journal", "vault", "checkpoint"].map(|purpose| (json!(purpose), json!(us))));
     for purpose in ["journal", "vault", "checkpoint"] {
         let names = |row: &&Value| row.as_str().unwrap().contains(&format!("+ key, {purpose}, "));
         assert_eq!(reload["reload"]["rows"].as_array().unwrap().iter().filter(names).count(), 1, "{reload}");
@@ -208,6 +214,11 @@ async fn every_key_is_exchanged_with_a_reload_and_digests_of_older_ones_are_stil
     let (code, said) = ran(&gateway, &["reload"]);
     assert!(code == Some(0) && said.contains("the keys in use stay"), "the brake needs no key: {said}");
     assert_eq!(digested(&gateway, &client, &arguments).await, new);
+    // What is gone is not made anew in the place of what is in use.
+    std::fs::remove_file(&vault).unwrap();
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}p, anyone, *, tools/no, call, -, deny\n"));
+    let (code, said) = ran(&gateway, &["reload", "--allow-widening"]);
+    assert!(code == Some(1) && said.contains("keys/vault") && !vault.exists(), "{said}");
     std::fs::write(&vault, kept).unwrap();
 
     let signer = ran(&gateway, &["keys", "show", "--json"]).1;
@@ -226,7 +237,6 @@ async fn every_key_is_exchanged_with_a_reload_and_digests_of_older_ones_are_stil
     assert_eq!(code, Some(0), "{said}");
     let told = gateway.records("admin").pop().unwrap();
     assert_eq!((&told["admin"]["operation"], &told["admin"]["about"]), (&json!("keys-rotate"), &json!("journal")));
-    let us = format!("host:{}", rustix::process::geteuid().as_raw());
     assert_eq!(told["admin"]["actor"], json!(us));
     gateway.launch().await;
 }

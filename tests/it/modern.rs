@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::client::{Client, modern_request};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::scripted::{Scripted, raw};
+use crate::support::scripted::{Scripted, raw, result, text, tool};
 
 async fn start() -> (Scripted, Gateway, Client) {
     let issuer = Issuer::start().await;
@@ -26,6 +26,39 @@ async fn discover_names_versions_and_capabilities() {
     assert!(result["capabilities"]["tools"].is_object());
     assert_eq!(result["cacheScope"], "private");
     assert!(result["ttlMs"].is_u64());
+}
+
+#[tokio::test]
+async fn the_gateway_says_who_it_is_where_it_answers_itself_and_nowhere_else() {
+    const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+    let issuer = Issuer::start().await;
+    let upstream =
+        Scripted::start(json!([tool("echo"), tool("broken")]), |call| match call["params"]["name"].as_str() {
+            Some("echo") => result(call, text("done")),
+            _ => raw("application/json", "{".to_owned()),
+        })
+        .await;
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let discovered = client.modern("server/discover", json!({})).await;
+    let own = &discovered.result()["_meta"][SERVER_INFO];
+    assert_eq!(own["name"], "bailiwick", "{}", discovered.text);
+    let listed = client.modern("tools/list", json!({})).await;
+    let broken = client.call_tool("tools__broken", json!({})).await;
+    assert_eq!(broken.result()["_meta"]["dev.bailiwick/reason"], "upstream_garbage", "{}", broken.text);
+    for answer in [&listed, &broken] {
+        assert_eq!(&answer.result()["_meta"][SERVER_INFO], own, "{}", answer.text);
+    }
+    // What a server answers has what that server put there, which is nothing here.
+    let done = client.call_tool("tools__echo", json!({})).await;
+    assert!(done.tool_text() == "done" && !done.text.contains(SERVER_INFO), "{}", done.text);
+    // The older era has no such key.
+    let (_, session) = client.initialize("2025-11-25").await;
+    let listed = client.legacy(&session, "tools/list", json!({})).await;
+    let broken = client.legacy(&session, "tools/call", json!({ "name": "tools__broken", "arguments": {} })).await;
+    for answer in [&listed, &broken] {
+        assert!(answer.response().get("result").is_some() && !answer.text.contains(SERVER_INFO), "{}", answer.text);
+    }
 }
 
 #[tokio::test]

@@ -183,6 +183,46 @@ async fn a_page_ends_where_it_has_so_many_bytes_in_both_eras() {
 }
 
 #[tokio::test]
+async fn a_page_ends_where_it_has_so_many_items_whatever_is_listed_in_both_eras() {
+    let upstream = Verbatim::start("modern", |heard| {
+        let (member, _) = listed(&heard.method, "")?;
+        let items =
+            (0..=limit::LIST_PAGE_ITEMS_MAX).filter_map(|number| Some(listed(&heard.method, &format!("t{number}"))?.1));
+        let items = json!(items.collect::<Vec<_>>());
+        Said::result(&format!(r#"{{"{member}":{items},"resultType":"complete","ttlMs":60000,"cacheScope":"private"}}"#))
+    })
+    .await;
+    let issuer = Issuer::start().await;
+    let gateway = upstream.served(Setup::new(&issuer).policy(RULES), "http").start().await;
+    let client = client_of(&issuer, &gateway, "alice").await;
+    let (_, session) = client.initialize("2025-11-25").await;
+    for method in ["tools/list", "prompts/list", "resources/list", "resources/templates/list"] {
+        let (member, _) = listed(method, "").unwrap();
+        let prefix = if method.starts_with("resources") { "" } else { "up__" };
+        let expected: Vec<String> =
+            (0..=limit::LIST_PAGE_ITEMS_MAX).map(|number| format!("{prefix}t{number}")).collect();
+        for era in ["modern", "legacy"] {
+            let list = async |params: Value| match era {
+                "modern" => client.modern(method, params).await,
+                _ => client.legacy(&session, method, params).await,
+            };
+            let names = |answer: &Answer| -> Vec<String> {
+                let items =
+                    answer.result()[member].as_array().unwrap_or_else(|| panic!("{era} {method}: {}", answer.text));
+                items.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+            };
+            eventually("a first page", async || list(json!({})).await.response()["result"]["nextCursor"].is_string())
+                .await;
+            let first = list(json!({})).await;
+            assert_eq!(names(&first), expected[..limit::LIST_PAGE_ITEMS_MAX], "{era} {method}");
+            let second = list(json!({ "cursor": first.result()["nextCursor"] })).await;
+            assert_eq!(names(&second), expected[limit::LIST_PAGE_ITEMS_MAX..], "{era} {method}");
+            assert!(second.result().get("nextCursor").is_none(), "{era} {method}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_cursor_is_good_for_its_own_principal_list_and_endpoint_only() {
     let issuer = Issuer::start().await;
     let upstream = heavy().await;

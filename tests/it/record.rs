@@ -141,12 +141,15 @@ async fn a_journal_that_cannot_be_written_refuses_and_recovers_by_itself() {
     assert_eq!(answer.status, 503, "{}", answer.text);
     assert!(answer.text.contains("record_unavailable"), "{}", answer.text);
     assert_eq!(upstream.calls().len(), 1, "nothing is forwarded without its intent");
+    // Lists and refusals are recorded without waiting for the disk, and so they are answered without it.
+    assert_eq!(client.tool_names().await, ["tools__echo"]);
+    assert!(client.call_tool("tools__absent", json!({})).await.text.contains("Unknown tool"));
     limit("unlimited:unlimited");
     eventually("recovery", async || client.call_tool("tools__echo", json!({})).await.status == 200).await;
 }
 
 #[tokio::test]
-async fn what_a_condition_reads_is_recorded_but_for_what_the_tool_calls_a_secret() {
+async fn what_a_condition_reads_is_recorded_but_for_what_the_tool_or_the_configuration_calls_a_secret() {
     let issuer = Issuer::start().await;
     let mut login = tool("login");
     login["inputSchema"] = json!({ "type": "object", "properties": {
@@ -155,18 +158,31 @@ async fn what_a_condition_reads_is_recorded_but_for_what_the_tool_calls_a_secret
     } });
     let upstream = Scripted::start(json!([login]), |call| result(call, text("done"))).await;
     let conditions = "[known]\nall = [{ argument = \"pin\", length_at_most = 9 }, { argument = \"amount\", at_most = 9 }, \
-                      { argument = \"account.word\", length_at_most = 9 }, { argument = \"note\", present = true }]\n";
+                      { argument = \"account.word\", length_at_most = 9 }, { argument = \"note\", present = true }, \
+                      { argument = \"card.number\", length_at_most = 9 }, { argument = \"cards\", present = true }]\n";
     let rules = crate::support::gateway::DEVELOPERS_MAY
         .replace("p, role:developer, *, */*, call, -, allow", "p, role:developer, *, */*, call, known, allow");
     let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(&rules);
-    let gateway = setup.policy_file("conditions.toml", conditions).start().await;
+    let record = "redact = [\"tools/login:card\", \"nowhere/login:card\", \"*/other:amount\"]\nsinks = [\"file:kept\"]\n\
+                  checkpoint_interval = \"100ms\"\n[export.siem]\nformat = \"ocsf\"\nto = \"file:events\"\n";
+    let gateway = setup.record(record).policy_file("conditions.toml", conditions).start().await;
+    assert!(gateway.log().contains("there is no server `nowhere`"), "{}", gateway.log());
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
-    let arguments = json!({ "pin": "hush-1", "account": { "word": "hush-2" }, "amount": 1.50, "note": "hush-3" });
+    let arguments = json!({ "pin": "hush-1", "account": { "word": "hush-2" }, "amount": 1.50, "note": "hush-3",
+        "card": { "number": "hush-4" }, "cards": [] });
     assert_eq!(client.call_tool("tools__login", arguments).await.tool_text(), "done");
     let intent = gateway.records("intent").remove(0);
     let expected = json!({
         "pin": "[6 characters hidden]", "account.word": "[6 characters hidden]", "amount": 1.5, "note": "present",
+        "card.number": "[redacted]", "cards": "present",
     });
     assert_eq!(intent["arguments"]["values"], expected);
     assert!(!json!(gateway.journal()).to_string().contains("hush"), "not anywhere else");
+    let sent = |name: &str| std::fs::read_to_string(gateway.directory().join(name)).unwrap_or_default();
+    eventually("the call at its export and its sink", async || {
+        sent("events").contains("login") && !sent("kept").is_empty()
+    })
+    .await;
+    assert!(!sent("events").contains("hush"), "{}", sent("events"));
+    assert!(!sent("kept").contains("hush"));
 }

@@ -11,13 +11,13 @@ use crate::input::{all_capabilities, call, may_ask, reason, retry};
 use crate::input_legacy::{arguments, told};
 use crate::input_stdio::LEGACY;
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::gateway::Setup;
 use crate::support::issuer::Issuer;
 use crate::support::python;
 use crate::support::replicas::Replicas;
 use crate::support::scripted::Scripted;
 use crate::support::talkative::RULES;
+use crate::support::{eventually, eventually_within};
 use crate::tasks::{Task, ask, begin, experiment, working};
 
 /// A client of each replica, all of the same caller.
@@ -100,15 +100,14 @@ async fn a_call_that_waits_at_one_replica_goes_on_with_an_answer_that_comes_to_a
     crate::needs_python!();
     let issuer = Issuer::start().await;
     let directory = tempfile::tempdir().unwrap();
-    let script = directory.path().join("child.py");
-    std::fs::write(&script, LEGACY).unwrap();
     let python = python();
     let more = format!("read = [\"{}\"]", directory.path().display());
-    let setup = Setup::new(&issuer).policy(&may_ask(&["elicit"])).stdio_server(
-        "tools",
-        &[&python, script.to_str().unwrap()],
-        &more,
-    );
+    let mut setup = Setup::new(&issuer).policy(&may_ask(&["elicit"]));
+    for (id, script) in [("tools", LEGACY), ("jobs", crate::tasks_legacy::MODERN)] {
+        let path = directory.path().join(format!("{id}.py"));
+        std::fs::write(&path, script).unwrap();
+        setup = setup.stdio_server(id, &[&python, path.to_str().unwrap()], &more);
+    }
     let Some(mut replicas) = Replicas::start(setup, 2).await else { return };
     let clients = clients(&issuer, &replicas);
     let ask_at = async |client: &Client| call(client, &all_capabilities(), arguments("tools__form")).await;
@@ -119,7 +118,7 @@ async fn a_call_that_waits_at_one_replica_goes_on_with_an_answer_that_comes_to_a
     let mut done = call(&clients[1], &all_capabilities(), retried(&asked)).await;
     for _ in 0..20 {
         // Replicas learn of each other by and by; a state is good until it is used.
-        if reason(&done) != "input_expired" {
+        if reason(&done) != "replica_unreachable" {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
@@ -131,15 +130,54 @@ async fn a_call_that_waits_at_one_replica_goes_on_with_an_answer_that_comes_to_a
     assert_eq!((intents.len(), &intents[0]["call"]), (2, &intents[1]["call"]));
     assert_eq!((intents[0].get("via"), &intents[1]["via"]), (None, &replicas.all[1].records("relay")[0]["replica"]));
 
-    // Of a replica that stopped nothing is left, and that is what its client is told.
+    // Of a replica that was killed nothing is left, and that is what its client is told: of a call that waited there, and
+    // of a task of a process there, which no other process is asked for.
+    let lists = async || clients[1].tool_names().await.contains(&"jobs__job".to_owned());
+    eventually("the tools at the other replica", lists).await;
     let asked = ask_at(&clients[0]).await;
-    replicas.all[0].stop().await;
-    eventually("the replica to be gone", async || {
-        let done = call(&clients[1], &all_capabilities(), retried(&asked)).await;
-        assert!(["input_expired", "replica_unreachable", "replica_lost"].contains(&reason(&done)), "{}", done.text);
-        reason(&done) == "input_expired"
+    assert_eq!(asked.result()["resultType"], "input_required", "{}", asked.text);
+    let begun = ask(&clients[0], "tools/call", json!({ "name": "jobs__job", "arguments": {} })).await;
+    let task = json!({ "taskId": begun.result()["taskId"].as_str().unwrap_or_else(|| panic!("{}", begun.text)) });
+    let (_, session) = clients[0].initialize("2025-11-25").await;
+    replicas.all[0].signal("KILL");
+    replicas.all[0].wait().await;
+    let within = 3 * bailiwick::limit::MEMBER_GONE_AFTER;
+    eventually_within(within, "the replica to be gone", async || {
+        clients[1].legacy(&session, "ping", json!({})).await.status == 404
     })
     .await;
+    let done = call(&clients[1], &all_capabilities(), retried(&asked)).await;
+    assert_eq!(reason(&done), "replica_lost", "{}", done.text);
+    assert!(done.tool_text().contains("it may have acted"), "{}", done.text);
+    for method in ["tasks/get", "tasks/cancel"] {
+        let about = ask(&clients[1], method, task.clone()).await;
+        assert_eq!((about.error_code(), reason(&about)), (-32603, "replica_lost"), "{method}: {}", about.text);
+    }
+    let lost = async || {
+        let failures = replicas.all[1].records("failure");
+        failures.iter().filter(|failure| failure.to_string().contains("replica_lost")).count() == 3
+    };
+    eventually("all of it on the record", lost).await;
+}
+
+#[tokio::test]
+async fn a_modern_servers_question_is_answered_at_any_replica_and_handed_to_none() {
+    let issuer = Issuer::start().await;
+    let upstream = crate::input::asking(json!({ "who": crate::input::form() }), Some("inner")).await;
+    let setup = Setup::new(&issuer).policy(&may_ask(&["elicit"])).http_server("tools", &upstream.url, "");
+    let Some(replicas) = Replicas::start(setup, 2).await else { return };
+    let clients = clients(&issuer, &replicas);
+    for client in &clients {
+        eventually("the tools", async || client.tool_names().await.contains(&"tools__ask".to_owned())).await;
+    }
+    let asked = call(&clients[0], &all_capabilities(), arguments("tools__ask")).await;
+    let answers = json!({ "who": { "action": "accept", "content": { "name": "Ada" } } });
+    let again = retry("tools__ask", &json!({}), &asked, answers.clone());
+    let done = call(&clients[1], &all_capabilities(), again).await;
+    assert_eq!(told(done.response()), json!({ "responses": answers, "state": "inner" }), "{}", done.text);
+    eventually("its end on the record", async || replicas.all[1].records("result").len() == 1).await;
+    assert_eq!(replicas.all[0].records("intent")[0]["call"], replicas.all[1].records("intent")[0]["call"], "one call");
+    assert!(replicas.all.iter().all(|replica| replica.records("relay").is_empty()), "nobody had to be asked for it");
 }
 
 #[tokio::test]

@@ -18,14 +18,25 @@ async fn start(rules: &str) -> (Issuer, Scripted, Gateway) {
 
 #[tokio::test]
 async fn a_set_that_only_narrows_is_in_force_at_once() {
-    let (issuer, upstream, gateway) = start(DEVELOPERS_MAY).await;
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(DEVELOPERS_MAY);
+    let limits = "requests_burst = 10000\n[keys]\nseal = ['exec:[\"/bin/sh\", \"policies/key\"]']";
+    let key = format!("while [ -e policies/wait ]; do sleep 0.05; done; echo {}", "11".repeat(32));
+    let gateway = setup.limits(limits).policy_file("key", &key).start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     assert_eq!(client.call_tool("tools__echo", json!({})).await.tool_text(), "{}");
     gateway.write_policy(&format!("{DEVELOPERS_MAY}{DENY}"));
-    let output = gateway.command(&["reload"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // The place where a key is kept does not answer.
+    let wait = gateway.place().join("policies/wait");
+    std::fs::write(&wait, "").unwrap();
+    let mut reload = std::process::Command::new(env!("CARGO_BIN_EXE_bailiwick"));
+    let mut reload = reload.arg("reload").current_dir(gateway.place()).spawn().unwrap();
+    eventually("it to be refused", async || client.tool_names().await.is_empty()).await;
     assert_eq!(client.call_tool("tools__echo", json!({})).await.error_code(), -32602);
-    assert!(client.tool_names().await.is_empty());
+    assert!(reload.try_wait().unwrap().is_none(), "the key was waited for");
+    std::fs::remove_file(wait).unwrap();
+    assert!(reload.wait().unwrap().success());
     assert_eq!(upstream.calls().len(), 1);
     let record = &gateway.records("reload")[0];
     assert!(record.to_string().contains("tools/echo"), "the rows that changed are recorded: {record}");

@@ -30,6 +30,14 @@ fn run(gateway: &Gateway, arguments: &[&str]) -> String {
     text
 }
 
+/// Why another start of a replica that does not run is refused.
+fn refused_start(gateway: &Gateway) -> String {
+    let anywhere = ["--listen", "127.0.0.1:0", "--cluster-listen", "127.0.0.1:0", "--advertise", "localhost:1"];
+    let started = gateway.command(&[&["serve", "--config", "servers.toml"][..], &anywhere].concat());
+    assert!(!started.status.success());
+    String::from_utf8_lossy(&started.stderr).into_owned()
+}
+
 async fn status(client: &Client) -> u16 {
     client.call_tool("tools__echo", json!({})).await.status
 }
@@ -112,11 +120,7 @@ async fn a_replica_that_was_away_has_the_revocations_on_its_record_before_it_ser
     run(&replicas.all[0], &["revoke", "subject", "user:test/alice"]);
     run(&replicas.all[1], &["revoke", "subject", "user:test/bob"]);
     replicas.all[2].launch().await;
-    let epochs = |gateway: &Gateway| -> Vec<u64> {
-        let records = gateway.records("revocation");
-        records.iter().map(|record| record["revocation"]["epoch"].as_u64().unwrap()).collect()
-    };
-    assert_eq!(epochs(&replicas.all[2]), [1, 2]);
+    assert_eq!(told(&replicas.all[2]), [(1, true), (2, true)]);
     let token = issuer.token("bob", &["developers"], &replicas.resource());
     assert_eq!(status(&replicas.all[2].client(&token)).await, 401);
     // A store that was restored from before is brought up to what this journal tells.
@@ -124,18 +128,8 @@ async fn a_replica_that_was_away_has_the_revocations_on_its_record_before_it_ser
         gateway.stop().await;
     }
     replicas.database.execute("UPDATE meta SET epoch = 0; DELETE FROM revocations; DELETE FROM changes").await;
-    let refused = replicas.all[2].command(&[
-        "serve",
-        "--config",
-        "servers.toml",
-        "--listen",
-        "127.0.0.1:0",
-        "--cluster-listen",
-        "127.0.0.1:0",
-        "--advertise",
-        "localhost:1",
-    ]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("store reconcile"), "{refused:?}");
+    let said = refused_start(&replicas.all[2]);
+    assert!(said.contains("store reconcile"), "{said}");
     let backup = tempfile::tempdir().unwrap();
     let copied = run(&replicas.all[2], &["state", "backup", backup.path().join("copy").to_str().unwrap()]);
     assert!(copied.contains("the store is on PostgreSQL"), "{copied}");
@@ -274,18 +268,7 @@ async fn a_store_that_was_seen_to_go_back_is_served_by_nobody_who_starts_before_
     }
     // As if others had been revoked since, so that the number alone says nothing.
     replicas.database.execute("UPDATE meta SET epoch = 9").await;
-    let refused = replicas.all[1].command(&[
-        "serve",
-        "--config",
-        "servers.toml",
-        "--listen",
-        "127.0.0.1:0",
-        "--cluster-listen",
-        "127.0.0.1:0",
-        "--advertise",
-        "localhost:1",
-    ]);
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let said = refused_start(&replicas.all[1]);
     assert!(said.contains("went back from epoch 1 to 0") && said.contains("store reconcile"), "{said}");
 }
 
@@ -433,6 +416,22 @@ async fn a_reload_at_one_replica_is_taken_up_by_all_and_a_start_changes_nothing(
     }
     let taken = replicas.all[0].records("reload");
     assert_eq!(taken.last().unwrap()["reload"]["actor"], "store", "{taken:?}");
+}
+
+#[tokio::test]
+async fn a_replica_that_does_not_see_the_store_takes_up_files_that_only_narrow() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "");
+    let Some(replicas) = Replicas::start(setup, 1).await else { return };
+    let client = replicas.all[0].client(&issuer.token("alice", &["developers"], &replicas.resource()));
+    assert_eq!(status(&client).await, 200);
+    replicas.ways[0].cut();
+    replicas.write_policy(&format!("{DEVELOPERS_MAY}p, role:developer, *, tools/echo, call, -, deny\n"));
+    run(&replicas.all[0], &["reload"]);
+    replicas.ways[0].mend();
+    eventually("the denial", async || client.call_tool("tools__echo", json!({})).await.text.contains("Unknown tool"))
+        .await;
 }
 
 /// What became of one client's calls.

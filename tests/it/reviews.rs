@@ -158,7 +158,8 @@ async fn a_store_of_before_brings_no_grant_back() {
 async fn a_review_comes_back_with_its_deadline_where_the_store_of_before_is_restored() {
     let issuer = Issuer::start().await;
     let upstream = upstream().await;
-    let mut gateway = setup(&issuer, &upstream).start().await;
+    let Some(setup) = setup(&issuer, &upstream).own_clock() else { return };
+    let mut gateway = setup.start().await;
     assert!(gateway.command(&["state", "backup", "kept"]).status.success());
     let open = answered(&gateway, &["review", "open", "--deadline", "14"]);
     let closed = answered(&gateway, &["review", "open", "--deadline", "7"]);
@@ -182,6 +183,26 @@ async fn a_review_comes_back_with_its_deadline_where_the_store_of_before_is_rest
             grants.as_array().unwrap().iter().map(|one| one["grant"]["id"].clone()).collect()
         };
         named(&again) == named(&grants) && again.as_array().unwrap().iter().all(|one| one["answer"] == "open")
+    })
+    .await;
+    // Its deadline has passed, and what its grants are cannot be looked up: it is not closed without them.
+    gateway.store_of_before().await;
+    let reconciled = gateway.command(&["store", "reconcile"]);
+    assert!(reconciled.status.success(), "{reconciled:?}");
+    let unreadable = gateway.state().join("journal/00000000000000000000.jsonl");
+    std::os::unix::fs::symlink("nowhere", &unreadable).unwrap();
+    gateway.set_clock(&format!("+{}", 15 * 24 * 3600));
+    gateway.launch().await;
+    eventually("it was tried", async || gateway.log().contains("could not be closed")).await;
+    let shown = answered(&gateway, &["review", "show", open["id"].as_str().unwrap()]);
+    assert_eq!(shown["closed"], Value::Null, "{shown}");
+    assert!(gateway.stop().await.success());
+    std::fs::remove_file(unreadable).unwrap();
+    gateway.launch().await;
+    eventually("it is closed with its grants", async || {
+        let shown = answered(&gateway, &["review", "show", open["id"].as_str().unwrap()]);
+        let all = shown["grants"].as_array().unwrap();
+        shown["closed"]["by"] == "deadline" && !all.is_empty() && all.iter().all(|one| one["answer"] == "ended")
     })
     .await;
 }

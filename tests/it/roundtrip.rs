@@ -18,6 +18,8 @@ const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 const VERSION: &str = r#""io.modelcontextprotocol/protocolVersion":"2026-07-28""#;
 const METHODS: [&str; 5] = ["tools/call", "prompts/get", "resources/read", "completion/complete", "x/odd"];
 const ID: &str = r#""\u00e9-1""#;
+/// Who answers, in the words of a server.
+const THEIRS: &str = r#""io.modelcontextprotocol/serverInfo":{"version":"1.0","name":"their\u0073"}"#;
 
 /// What one client or upstream is.
 type Pairing = (&'static str, (&'static str, &'static str));
@@ -71,7 +73,7 @@ fn given(upstream: &str) -> String {
     let kind = if upstream == "modern" { r#","resultType":"complete""# } else { "" };
     let block = format!(r#"{{"type":"hologram",{ODD},"_meta":{{"dev.bailiwick/x":1,"k":1.0}}}}"#);
     format!(
-        r#"{{"zz":{{{ODD}}},"content":[{block}],"structuredContent":{{"_meta":{{"dev.bailiwick/x":1.0}}}},"_meta":{{"dev.bailiwick/reason":"x","com.example/y":{{{ODD}}}}}{kind},"\u006fther":[ 1 ]}}"#
+        r#"{{"zz":{{{ODD}}},"content":[{block}],"structuredContent":{{"_meta":{{"dev.bailiwick/x":1.0}}}},"_meta":{{"dev.bailiwick/reason":"x",{THEIRS},"com.example/y":{{{ODD}}}}}{kind},"\u006fther":[ 1 ]}}"#
     )
 }
 
@@ -138,7 +140,8 @@ async fn start_with((client_era, (_, transport)): Pairing, capabilities: &str, u
         rows.map(|row| format!("p, {who}, *, {row}, -, allow\n")).concat()
     });
     let policy = may_ask(&["elicit", "sample", "roots"]) + more.concat().as_str();
-    let gateway = upstream.served(Setup::new(&issuer).policy(&policy), transport).start().await;
+    let hosts = "elicit_url_hosts = [\"accounts.example.com\"]\n";
+    let gateway = upstream.served_as(Setup::new(&issuer).policy(&policy), "up", transport, hosts).start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     let capabilities = capabilities.to_owned();
     let mut test = Test { upstream, gateway, client, session: None, capabilities };
@@ -359,8 +362,165 @@ fn asked(heard: &Heard, era: &str) -> Option<Said> {
     ))
 }
 
+/// Everything that can be asked besides a form: its name where a modern server asks and where a legacy one does, its method,
+/// its parameters as a server sends them and as a client gets them, and the answer.
+struct Question {
+    names: [&'static str; 2],
+    method: &'static str,
+    asked: String,
+    shown: String,
+    answer: String,
+}
+
+/// A page, a model with tools that is to report how far it is, and the roots.
+fn all_questions() -> [Question; 3] {
+    let told = |own: &str| format!(r#""_meta":{{"dev.bailiwick/x":1,"com.example/k":1.0{own}}}"#);
+    let seen = |own: &str| format!(r#""_meta":{{"com.example/k":1.0{own},"dev.bailiwick/server":"up"}}"#);
+    let page = |message: &str, own: &str| {
+        let url = r#""url":"https://accounts.example.com/grant?x=\u0031""#;
+        format!(r#"{{{ODD},"mode":"url","message":"{message}","elicitationId":"e\u0031",{url},{own}}}"#)
+    };
+    let model = |own: &str| {
+        let message = format!(r#"{{"role":"user","content":{{"type":"hologram",{ODD}}}}}"#);
+        let tool = format!(r#"{{{ODD},"name":"t","inputSchema":{{"type":"object","x":1.0}}}}"#);
+        format!(r#"{{{ODD},"messages":[{message}],"maxTokens":5,"tools":[{tool}],{own}}}"#)
+    };
+    let roots = |own: &str| format!("{{{ODD},{own}}}");
+    let own = r#""_meta":{"com.example/a":1.0}"#;
+    [
+        Question {
+            names: ["page", "elicitation"],
+            method: "elicitation/create",
+            asked: page("Sign \u{e9}", &told("")),
+            shown: page("[up] Sign \u{e9}", &seen("")),
+            answer: format!(r#"{{{ODD},"action":"accept",{own}}}"#),
+        },
+        Question {
+            names: ["model", "sampling"],
+            method: "sampling/createMessage",
+            asked: model(&told(r#","progressToken":"far\u0031""#)),
+            shown: model(&seen("PROGRESS")),
+            answer: format!(
+                r#"{{"model":"m\u00e9",{ODD},"role":"assistant","content":{{"type":"text","text":"x",{ODD}}},{own}}}"#
+            ),
+        },
+        Question {
+            names: ["roots", "roots"],
+            method: "roots/list",
+            asked: roots(&told("")),
+            shown: roots(&seen("")),
+            answer: format!(r#"{{"roots":[{{"uri":"file:///\u00e9",{ODD}}}],{ODD},{own}}}"#),
+        },
+    ]
+}
+
+/// An upstream that asks everything at once in the middle of a call.
+fn asked_all(heard: &Heard, era: &str) -> Option<Said> {
+    if era == "legacy" {
+        let request = |(number, Question { method, asked, .. }): (usize, Question)| {
+            format!(r#"{{"jsonrpc":"2.0","id":"q\u003{number}","method":"{method}","params":{asked}}}"#)
+        };
+        let before = all_questions().into_iter().enumerate().map(request).collect();
+        return Some(Said { before, waits: true, ..Said::result(&given(era))? });
+    }
+    if heard.params.contains("inputResponses") {
+        return Said::result(&given(era));
+    }
+    let request = |Question { names: [name, _], method, asked, .. }| {
+        format!(r#""{name}":{{"zz":1.0,"method":"{method}","params":{asked}}}"#)
+    };
+    let requests = all_questions().map(request).join(",");
+    Said::result(&format!(
+        r#"{{"resultType":"input_required","inputRequests":{{{requests}}},"requestState":"inner\u00e9"}}"#
+    ))
+}
+
 #[tokio::test]
-async fn an_update_of_a_resource_keeps_its_bytes_for_clients_of_both_eras() {
+async fn pages_models_and_roots_are_asked_for_at_once_and_answered_to_the_byte_in_every_pairing() {
+    crate::needs_python!();
+    let declared = r#"{"elicitation":{"form":{},"url":{}},"sampling":{"tools":{}},"roots":{}}"#;
+    let progress = |token: &str, own: &str| {
+        format!(
+            r#"{{{ODD},"progressToken":{token},"progress":0.10,"total":1e400,"message":"h\u0061lf","_meta":{{{own}"k":1.0}}}}"#
+        )
+    };
+    for pairing in pairings() {
+        let (client, (upstream, _)) = pairing;
+        let test = start(pairing, declared, move |heard| asked_all(heard, upstream)).await;
+        let asking = params("tools/call", "up__t", &sent(client, declared));
+        let name = |question: &Question| question.names[usize::from(upstream == "legacy")];
+        let answers = all_questions().map(|question| format!(r#""{}":{}"#, name(&question), question.answer)).join(",");
+        let last = if client == "modern" {
+            let asked = test.ask("tools/call", "up__t", &asking).await.concat();
+            let odd = if upstream == "modern" { r#""zz":1.0,"# } else { "" };
+            let shown = all_questions().map(|question| {
+                let (method, shown) = (question.method, question.shown.replace("PROGRESS", ""));
+                format!(r#""{}":{{{odd}"method":"{method}","params":{shown}}}"#, name(&question))
+            });
+            let shown = format!(r#""inputRequests":{{{}}}"#, shown.join(","));
+            assert!(asked.contains(&shown), "{pairing:?}: {asked}\n{shown}");
+            let state = asked.split_once(r#""requestState":""#).unwrap().1.split('"').next().unwrap();
+            let again = format!(
+                r#"{},"inputResponses":{{{answers}}},"requestState":"{state}"}}"#,
+                asking.strip_suffix('}').unwrap()
+            );
+            test.ask("tools/call", "up__t", &again).await.pop().unwrap()
+        } else {
+            let body = format!(r#"{{"jsonrpc":"2.0","id":{ID},"method":"tools/call","params":{asking}}}"#);
+            let mut stream = test.client.stream(&test.headers("", ""), Some(body)).await;
+            let head = r#"{"jsonrpc":"2.0","id":"#;
+            let mut numbers = Vec::new();
+            for question in all_questions() {
+                let asked = stream.text().await;
+                let number = asked.strip_prefix(head).unwrap().split(',').next().unwrap().to_owned();
+                // Only a legacy server that waits can hear how far its client is.
+                let token = if upstream == "legacy" { format!(r#","progressToken":{number}"#) } else { String::new() };
+                let (method, shown) = (question.method, question.shown.replace("PROGRESS", &token));
+                assert_eq!(
+                    asked,
+                    format!(r#"{head}{number},"method":"{method}","params":{shown}}}"#),
+                    "{pairing:?} {method}"
+                );
+                numbers.push(number);
+            }
+            for number in &numbers {
+                // Of the questions only one has asked for it.
+                let told = progress(number, r#""dev.bailiwick/x":1,"#);
+                let told = format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{told}}}"#);
+                assert_eq!(test.client.post(&test.headers("", ""), told).await.status, 202, "{pairing:?}");
+            }
+            for (number, question) in numbers.iter().zip(all_questions()) {
+                let said = format!("{head}{number},\"result\":{}}}", question.answer);
+                test.client.texts(&test.headers("", ""), said).await;
+            }
+            stream.text().await
+        };
+        let expected = format!(r#"{{"jsonrpc":"2.0","id":{ID},"result":{}}}"#, told("tools/call", client, upstream));
+        assert_eq!(last, expected, "{pairing:?}");
+        if upstream == "modern" {
+            let retry = &test.upstream.heard("tools/call")[1].params;
+            assert!(retry.contains(&format!(r#""inputResponses":{{{answers}}}"#)), "{pairing:?}: {retry}");
+        } else {
+            // Of a process the last ones may be on their way still.
+            let heard = async || test.upstream.heard("").len() == 3;
+            crate::support::eventually("all answers", heard).await;
+            let mut heard: Vec<_> = test.upstream.heard("").into_iter().map(|answer| answer.whole).collect();
+            heard.sort_unstable();
+            for (number, question) in all_questions().into_iter().enumerate() {
+                let expected = format!(r#"{{"jsonrpc":"2.0","id":"q\u003{number}","result":{}}}"#, question.answer);
+                assert_eq!(heard[number].trim_end(), expected, "{pairing:?}");
+            }
+        }
+        let reported = test.upstream.heard("notifications/progress");
+        let reported: Vec<_> = reported.iter().map(|told| told.params.as_str()).collect();
+        let both_legacy = client == "legacy" && upstream == "legacy";
+        let expected = both_legacy.then(|| progress(r#""far\u0031""#, ""));
+        assert_eq!(reported, expected.iter().map(String::as_str).collect::<Vec<_>>(), "{pairing:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_update_of_a_resource_keeps_its_bytes_in_every_pairing() {
     crate::needs_python!();
     let update = |own: &str| {
         let head = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"#;
@@ -370,13 +530,17 @@ async fn an_update_of_a_resource_keeps_its_bytes_for_clients_of_both_eras() {
     let agreed = format!(
         r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{"resourceSubscriptions":["test://a"]}},"_meta":{{"x":1{tag}}}}}}}"#
     );
-    for (client, tagged) in
-        [("modern", format!(r#","io.modelcontextprotocol/subscriptionId":{ID}"#)), ("legacy", String::new())]
-    {
-        let before = vec![agreed.clone(), update(tag)];
-        let test = start((client, ("modern", "http")), "{}", move |heard| {
-            let listens = heard.method == "subscriptions/listen" && heard.params.contains("test://a");
-            listens.then(|| Said { before: before.clone(), waits: true, ..Said::default() })
+    for pairing in pairings() {
+        let (client, (upstream, _)) = pairing;
+        let (listened, plain) = (vec![agreed.clone(), update(tag)], vec![update("")]);
+        let test = start(pairing, "{}", move |heard| match heard.method.as_str() {
+            "subscriptions/listen" if heard.params.contains("test://a") => {
+                Some(Said { before: listened.clone(), waits: true, ..Said::default() })
+            }
+            "resources/subscribe" => Said::result("{}"),
+            // A legacy server tells it on whichever stream there is.
+            "tools/call" => Some(Said { before: plain.clone(), ..Said::result(&given(upstream))? }),
+            _ => None,
         })
         .await;
         let mut stream = if client == "modern" {
@@ -392,7 +556,18 @@ async fn an_update_of_a_resource_keeps_its_bytes_for_clients_of_both_eras() {
             test.ask("resources/subscribe", "", r#"{"uri":"test://a"}"#).await;
             stream
         };
-        assert_eq!(stream.text().await, update(&tagged), "{client}");
+        if upstream == "legacy" {
+            test.odd("tools/call").await;
+        }
+        let tagged = if client == "modern" { tag.replace("ID", ID) } else { String::new() };
+        let told = loop {
+            let told = stream.text().await;
+            // A list may be there only now.
+            if !told.contains("list_changed") {
+                break told;
+            }
+        };
+        assert_eq!(told, update(&tagged), "{pairing:?}");
     }
 }
 
@@ -408,14 +583,28 @@ async fn tasks_and_requests_about_them_keep_their_bytes_but_for_the_id() {
     let extension = r#""extensions":{"io.modelcontextprotocol/tasks":{}}"#;
     let working = r#""status":"working""#;
     let completed = format!(r#""status":"completed","result":{{{ODD},"content":[]}}"#);
+    let tag = r#","io.modelcontextprotocol/subscriptionId":ID"#;
+    let agreed = format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{"taskIds":["inner"]}},"_meta":{{"x":1{tag}}}}}}}"#
+    );
+    let told = |id: &str, tag: &str| {
+        let state = format!(r#""taskId":"{id}","status":"working","ttlMs":null,"_meta":{{"k":1.0{tag}}}"#);
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/tasks","params":{{"zz":{{{ODD}}},{state},"\u006fther":[ 1 ]}}}}"#
+        )
+    };
     for transport in ["http", "stdio"] {
         let done = completed.clone();
         let introduction = format!(r#""capabilities":{{"tools":{{}},"prompts":{{}},{extension}}}"#);
+        let listened = vec![agreed.clone(), told("inner", tag)];
         let upstream = Verbatim::introducing("modern", &introduction, move |heard| {
             listed(heard, "modern").or_else(|| match heard.method.as_str() {
                 "tools/call" => Said::result(&task("inner", "task", working)),
                 "tasks/get" => Said::result(&task("inner", "complete", &done)),
                 "tasks/update" | "tasks/cancel" => Said::result(&format!(r#"{{"resultType":"complete",{ODD}}}"#)),
+                "subscriptions/listen" if heard.params.contains("taskIds") => {
+                    Some(Said { before: listened.clone(), waits: true, ..Said::default() })
+                }
                 _ => None,
             })
         })
@@ -441,6 +630,71 @@ async fn tasks_and_requests_about_them_keep_their_bytes_but_for_the_id() {
             // A brake takes nothing of its client's along.
             let expected =
                 if method == "tasks/cancel" { r#"{"taskId":"inner","_meta":"#.to_owned() } else { about("inner") };
+            assert!(heard.starts_with(&expected), "{transport} {method}: {heard}");
+        }
+        let meta = format!(r#""_meta":{{{VERSION},"{CAPABILITIES}":{}}}"#, test.capabilities);
+        let wanted = format!(r#"{{"notifications":{{"taskIds":["{id}"]}},{meta}}}"#);
+        let body = format!(r#"{{"jsonrpc":"2.0","id":{ID},"method":"subscriptions/listen","params":{wanted}}}"#);
+        let mut stream = test.client.stream(&test.headers("subscriptions/listen", ""), Some(body)).await;
+        assert!(stream.text().await.contains("acknowledged"), "{transport}");
+        assert_eq!(stream.text().await, told(id, &tag.replace("ID", ID)), "{transport}");
+    }
+}
+
+/// A task of 2025-11-25 under an id.
+fn experiment(id: &str) -> String {
+    let dates = r#""createdAt":"2026-11-24T10:00:00Z","lastUpdatedAt":"2026-11-24T10:00:00Z""#;
+    format!(r#"{{"zz":{{{ODD}}},"taskId":"{id}","status":"working",{dates},"ttl":null,"\u006fther":[ 1 ]}}"#)
+}
+
+#[tokio::test]
+async fn tasks_of_2025_and_requests_about_them_keep_their_bytes_but_for_the_id() {
+    crate::needs_python!();
+    let created = |id: &str| format!(r#"{{"zz":{{{ODD}}},"task":{},"_meta":{{"k":1.0}}}}"#, experiment(id));
+    let result = |id: &str| {
+        let related = format!(r#""io.modelcontextprotocol/related-task":{{"x":[ 1 ],"taskId":"{id}"}}"#);
+        format!(r#"{{{ODD},"content":[],"_meta":{{"k":1.0,{related}}}}}"#)
+    };
+    let told =
+        |id: &str| format!(r#"{{"jsonrpc":"2.0","method":"notifications/tasks/status","params":{}}}"#, experiment(id));
+    let tasks = r#""tasks":{"cancel":{},"list":{},"requests":{"tools":{"call":{}}}}"#;
+    let tool = r#"{"name":"t","inputSchema":{"type":"object"},"execution":{"taskSupport":"optional"}}"#;
+    for transport in ["http", "stdio"] {
+        let introduction = format!(r#""capabilities":{{"tools":{{}},"prompts":{{}},{tasks}}}"#);
+        let upstream = Verbatim::introducing("legacy", &introduction, move |heard| match heard.method.as_str() {
+            "tools/list" => Said::result(&format!(r#"{{"tools":[{tool}]}}"#)),
+            "tools/call" => Said::result(&created("inner")),
+            "tasks/get" | "tasks/cancel" => Said::result(&experiment("inner")),
+            "tasks/result" => Some(Said { before: vec![told("inner")], ..Said::result(&result("inner"))? }),
+            _ => listed(heard, "legacy"),
+        })
+        .await;
+        let test = start_with(("legacy", ("legacy", transport)), "{}", upstream).await;
+        crate::support::eventually("the tools", async || {
+            test.ask("tools/list", "", "{}").await.concat().contains("up__t")
+        })
+        .await;
+        let asked = params("tools/call", "up__t", &sent("legacy", "{}"));
+        let asked = format!(r#"{},"task":{{"ttl":1e3,{ODD}}}}}"#, asked.strip_suffix('}').unwrap());
+        let answer = test.ask("tools/call", "", &asked).await.pop().unwrap();
+        let id = answer.split_once(r#""taskId":""#).unwrap_or_else(|| panic!("{answer}")).1;
+        let id = id.split('"').next().unwrap();
+        let answered = |result: &str| format!(r#"{{"jsonrpc":"2.0","id":{ID},"result":{result}}}"#);
+        assert_eq!(answer, answered(&created(id)), "{transport}");
+        let heard = &test.upstream.heard("tools/call")[0].params;
+        assert!(heard.contains(&format!(r#""task":{{"ttl":1e3,{ODD}}}"#)), "{transport}: {heard}");
+        for (method, expected) in [
+            ("tasks/get", vec![answered(&experiment(id))]),
+            ("tasks/cancel", vec![answered(&experiment(id))]),
+            ("tasks/result", vec![told(id), answered(&result(id))]),
+        ] {
+            let about = |id: &str| format!(r#"{{"zz":{{{ODD}}},"taskId":"{id}","_meta":"#);
+            let meta = sent("legacy", "{}");
+            let said = test.ask(method, "", &format!("{}{meta}}}", about(id))).await;
+            assert_eq!(said, expected, "{transport} {method}");
+            let heard = &test.upstream.heard(method)[0].params;
+            // A brake takes nothing of its client's along.
+            let expected = if method == "tasks/cancel" { r#"{"taskId":"inner"}"#.to_owned() } else { about("inner") };
             assert!(heard.starts_with(&expected), "{transport} {method}: {heard}");
         }
     }

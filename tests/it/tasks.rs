@@ -101,6 +101,28 @@ pub async fn start(issuer: &Issuer, upstream: &Peer) -> (Gateway, Client) {
     (gateway, client)
 }
 
+/// A server that has tasks in this way, in this state, and a gateway and a client in front of it.
+pub async fn started(server: impl AsyncFnOnce(&Task) -> Peer, state: Value) -> (Issuer, Task, Peer, Gateway, Client) {
+    let (issuer, state) = (Issuer::start().await, Task::new(Mutex::new(state)));
+    let upstream = server(&state).await;
+    let (gateway, client) = start(&issuer, &upstream).await;
+    (issuer, state, upstream, gateway, client)
+}
+
+/// The same with a process that runs this script, which lies in a directory of its own.
+pub async fn started_process(
+    script: &str,
+    more: impl FnOnce(Setup) -> Setup,
+) -> (Issuer, tempfile::TempDir, Gateway, Client) {
+    let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
+    let path = directory.path().join("server.py");
+    std::fs::write(&path, script).unwrap();
+    let (python, path) = (crate::support::python(), path.display().to_string());
+    let gateway = more(Setup::new(&issuer).stdio_server("tools", &[&python, &path], "")).start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    (issuer, directory, gateway, client)
+}
+
 /// A modern request of a client that declared the extension.
 pub async fn ask(client: &Client, method: &str, params: Value) -> Answer {
     let (mut headers, mut body) = modern_request(method, params);
@@ -135,10 +157,7 @@ pub async fn begin(client: &Client) -> String {
 
 #[tokio::test]
 async fn a_task_is_followed_under_a_sealed_id_in_body_and_header() {
-    let issuer = Issuer::start().await;
-    let state = Task::new(Mutex::new(working()));
-    let upstream = modern(&state).await;
-    let (_gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, state, upstream, _gateway, client) = started(modern, working()).await;
     let answer = call(&client, "tools__job").await;
     assert!(!answer.text.contains(INNER), "{}", answer.text);
     let id = answer.result()["taskId"].as_str().unwrap().to_owned();
@@ -163,9 +182,7 @@ async fn a_task_is_followed_under_a_sealed_id_in_body_and_header() {
 
 #[tokio::test]
 async fn a_client_that_did_not_declare_tasks_gets_none_and_is_told_what_to_declare() {
-    let issuer = Issuer::start().await;
-    let upstream = modern(&Task::new(Mutex::new(working()))).await;
-    let (_gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, _state, upstream, _gateway, client) = started(modern, working()).await;
     let answer = client.call_tool("tools__job", json!({})).await;
     assert!(answer.tool_text().contains("upstream_garbage") && !answer.text.contains(INNER), "{}", answer.text);
     let declared = &upstream.reached("tools/call")[0].params["_meta"]["io.modelcontextprotocol/clientCapabilities"];
@@ -182,9 +199,7 @@ async fn a_client_that_did_not_declare_tasks_gets_none_and_is_told_what_to_decla
 
 #[tokio::test]
 async fn foreign_tampered_and_unknown_task_ids_are_the_same_bytes_and_reach_nobody() {
-    let issuer = Issuer::start().await;
-    let upstream = modern(&Task::new(Mutex::new(working()))).await;
-    let (gateway, client) = start(&issuer, &upstream).await;
+    let (issuer, _state, upstream, gateway, client) = started(modern, working()).await;
     let id = begin(&client).await;
     let other = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
     let mut tampered = id.clone().into_bytes();
@@ -203,9 +218,7 @@ async fn foreign_tampered_and_unknown_task_ids_are_the_same_bytes_and_reach_nobo
 
 #[tokio::test]
 async fn a_header_that_names_another_task_is_refused() {
-    let issuer = Issuer::start().await;
-    let upstream = modern(&Task::new(Mutex::new(working()))).await;
-    let (_gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, _state, _upstream, _gateway, client) = started(modern, working()).await;
     let id = begin(&client).await;
     let (mut headers, mut body) = modern_request("tasks/get", json!({ "taskId": id }));
     body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({ "extensions": { EXTENSION: {} } });
@@ -216,9 +229,7 @@ async fn a_header_that_names_another_task_is_refused() {
 
 #[tokio::test]
 async fn methods_of_the_older_tasks_do_not_exist_for_a_modern_client() {
-    let issuer = Issuer::start().await;
-    let upstream = modern(&Task::new(Mutex::new(working()))).await;
-    let (_gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, _state, _upstream, _gateway, client) = started(modern, working()).await;
     for method in ["tasks/result", "tasks/list"] {
         let answer = client.modern(method, json!({ "taskId": "any" })).await;
         assert_eq!((answer.status, answer.error_code()), (404, -32601), "{}", answer.text);
@@ -227,9 +238,7 @@ async fn methods_of_the_older_tasks_do_not_exist_for_a_modern_client() {
 
 #[tokio::test]
 async fn a_task_of_a_tool_that_was_taken_away_is_unknown() {
-    let issuer = Issuer::start().await;
-    let upstream = modern(&Task::new(Mutex::new(working()))).await;
-    let (gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, _state, upstream, gateway, client) = started(modern, working()).await;
     let id = begin(&client).await;
     gateway.write_policy(&format!("{DEVELOPERS_MAY}p, anyone, *, tools/job, call, -, deny\n"));
     assert!(gateway.command(&["reload"]).status.success());
@@ -291,9 +300,7 @@ async fn what_a_task_asks_is_decided_like_a_question_in_the_middle_of_a_call() {
 
 #[tokio::test]
 async fn after_a_revocation_nothing_is_told_of_a_task() {
-    let issuer = Issuer::start().await;
-    let upstream = modern(&Task::new(Mutex::new(working()))).await;
-    let (gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, _state, upstream, gateway, client) = started(modern, working()).await;
     let id = begin(&client).await;
     assert!(gateway.command(&["revoke", "subject", "user:test/alice"]).status.success());
     assert_eq!(ask(&client, "tasks/get", json!({ "taskId": id })).await.status, 401);
@@ -302,9 +309,7 @@ async fn after_a_revocation_nothing_is_told_of_a_task() {
 
 #[tokio::test]
 async fn requests_about_a_task_are_recorded_as_legs_of_its_call() {
-    let issuer = Issuer::start().await;
-    let upstream = modern(&Task::new(Mutex::new(working()))).await;
-    let (gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, _state, _upstream, gateway, client) = started(modern, working()).await;
     let id = begin(&client).await;
     ask(&client, "tasks/get", json!({ "taskId": id })).await;
     ask(&client, "tasks/cancel", json!({ "taskId": id })).await;
@@ -349,10 +354,8 @@ async fn the_extension_is_announced_where_a_visible_server_has_it() {
 
 #[tokio::test]
 async fn a_legacy_client_gets_the_awaited_result_and_hears_of_progress() {
-    let issuer = Issuer::start().await;
-    let state = Task::new(Mutex::new(json!({ "status": "working", "statusMessage": "half way" })));
-    let upstream = modern(&state).await;
-    let (_gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, state, upstream, _gateway, client) =
+        started(modern, json!({ "status": "working", "statusMessage": "half way" })).await;
     let (_, session) = client.initialize("2025-11-25").await;
     let params = json!({ "name": "tools__job", "arguments": {}, "_meta": { "progressToken": "mine" } });
     let calling = client.clone();
@@ -377,10 +380,7 @@ async fn a_legacy_client_gets_the_awaited_result_and_hears_of_progress() {
 
 #[tokio::test]
 async fn how_a_task_ends_is_how_the_call_of_a_legacy_client_ends() {
-    let issuer = Issuer::start().await;
-    let state = Task::new(Mutex::new(json!({})));
-    let upstream = modern(&state).await;
-    let (_gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, state, _upstream, _gateway, client) = started(modern, json!({})).await;
     let (_, session) = client.initialize("2025-11-25").await;
     for (end, text) in [
         (json!({ "status": "failed", "error": { "code": -32603, "message": "it broke" } }), "it broke"),
@@ -489,9 +489,7 @@ async fn a_task_whose_question_may_not_be_asked_is_cancelled() {
 
 #[tokio::test]
 async fn a_legacy_client_that_cancels_cancels_the_task() {
-    let issuer = Issuer::start().await;
-    let upstream = modern(&Task::new(Mutex::new(working()))).await;
-    let (_gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, _state, upstream, _gateway, client) = started(modern, working()).await;
     let (_, session) = client.initialize("2025-11-25").await;
     let (calling, of) = (client.clone(), session.clone());
     let params = json!({ "name": "tools__job", "arguments": {} });
@@ -521,9 +519,7 @@ async fn a_task_is_followed_no_longer_than_a_call_may_take() {
 
 #[tokio::test]
 async fn a_followed_task_ends_at_once_for_a_caller_who_is_revoked() {
-    let issuer = Issuer::start().await;
-    let upstream = modern(&Task::new(Mutex::new(working()))).await;
-    let (gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, _state, upstream, gateway, client) = started(modern, working()).await;
     let (_, session) = client.initialize("2025-11-25").await;
     let params = json!({ "name": "tools__job", "arguments": {} });
     let calling = tokio::spawn(async move { client.legacy(&session, "tools/call", params).await });
@@ -535,10 +531,7 @@ async fn a_followed_task_ends_at_once_for_a_caller_who_is_revoked() {
 
 #[tokio::test]
 async fn a_tool_that_insists_on_a_task_of_2025_is_a_task_of_the_extension_to_who_declared_it() {
-    let issuer = Issuer::start().await;
-    let state = Task::new(Mutex::new(working()));
-    let upstream = experiment(&state).await;
-    let (_gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, state, upstream, _gateway, client) = started(experiment, working()).await;
     let capabilities = client.modern("server/discover", json!({})).await.result()["capabilities"].clone();
     assert_eq!(capabilities["extensions"][EXTENSION], json!({}), "{capabilities}");
     let answer = call(&client, "tools__job").await;
@@ -573,12 +566,11 @@ async fn a_tool_that_insists_on_a_task_of_2025_is_a_task_of_the_extension_to_who
 
 #[tokio::test]
 async fn a_tool_that_insists_on_a_task_of_2025_is_awaited_for_who_did_not_declare_tasks() {
-    let issuer = Issuer::start().await;
-    let state = Task::new(Mutex::new(
+    let (_issuer, _state, upstream, _gateway, client) = started(
+        experiment,
         json!({ "status": "completed", "result": { "content": [{ "type": "text", "text": "at last" }] } }),
-    ));
-    let upstream = experiment(&state).await;
-    let (_gateway, client) = start(&issuer, &upstream).await;
+    )
+    .await;
     let answer = client.call_tool("tools__job", json!({})).await;
     assert_eq!(answer.tool_text(), "at last", "{}", answer.text);
     assert!(!answer.text.contains(INNER), "{}", answer.text);
@@ -592,10 +584,7 @@ async fn a_tool_that_insists_on_a_task_of_2025_is_awaited_for_who_did_not_declar
 
 #[tokio::test]
 async fn a_legacy_client_follows_a_task_of_2025_itself_under_sealed_ids() {
-    let issuer = Issuer::start().await;
-    let state = Task::new(Mutex::new(working()));
-    let upstream = experiment(&state).await;
-    let (gateway, client) = start(&issuer, &upstream).await;
+    let (issuer, state, upstream, gateway, client) = started(experiment, working()).await;
     let (introduction, session) = client.initialize("2025-11-25").await;
     let announced = &introduction.result()["capabilities"]["tasks"];
     assert_eq!(announced, &json!({ "list": {}, "cancel": {}, "requests": { "tools": { "call": {} } } }));
@@ -632,10 +621,7 @@ async fn a_legacy_client_follows_a_task_of_2025_itself_under_sealed_ids() {
 
 #[tokio::test]
 async fn a_legacy_client_lists_its_own_tasks_of_2025_and_nobody_elses() {
-    let issuer = Issuer::start().await;
-    let state = Task::new(Mutex::new(working()));
-    let upstream = experiment(&state).await;
-    let (gateway, client) = start(&issuer, &upstream).await;
+    let (issuer, state, _upstream, gateway, client) = started(experiment, working()).await;
     let bob = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
     let sessions = [client.initialize("2025-11-25").await.1, bob.initialize("2025-11-25").await.1];
     let params = json!({ "name": "tools__either", "arguments": {}, "task": { "ttl": 5000 } });
@@ -700,9 +686,7 @@ pub fn listen_to(ids: &[&str]) -> (Vec<(&'static str, String)>, Value) {
 
 #[tokio::test]
 async fn a_listen_hears_of_its_own_tasks_under_their_sealed_ids() {
-    let issuer = Issuer::start().await;
-    let upstream = modern(&Task::new(Mutex::new(working()))).await;
-    let (gateway, client) = start(&issuer, &upstream).await;
+    let (issuer, _state, upstream, gateway, client) = started(modern, working()).await;
     let id = begin(&client).await;
     let bob = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
     let foreign = begin(&bob).await;
@@ -732,9 +716,7 @@ async fn a_listen_hears_of_its_own_tasks_under_their_sealed_ids() {
 
 #[tokio::test]
 async fn a_listen_to_tasks_needs_the_declared_extension() {
-    let issuer = Issuer::start().await;
-    let upstream = modern(&Task::new(Mutex::new(working()))).await;
-    let (_gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, _state, _upstream, _gateway, client) = started(modern, working()).await;
     let id = begin(&client).await;
     let (headers, body) = modern_request("subscriptions/listen", json!({ "notifications": { "taskIds": [id] } }));
     let answer = client.post(&headers, body.to_string()).await;
@@ -746,9 +728,7 @@ async fn a_listen_to_tasks_needs_the_declared_extension() {
 
 #[tokio::test]
 async fn a_listen_hears_no_more_of_a_task_whose_tool_was_taken_away() {
-    let issuer = Issuer::start().await;
-    let upstream = modern(&Task::new(Mutex::new(working()))).await;
-    let (gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, _state, upstream, gateway, client) = started(modern, working()).await;
     let id = begin(&client).await;
     let (headers, body) = listen_to(&[&id]);
     let mut stream = client.stream(&headers, Some(body.to_string())).await;

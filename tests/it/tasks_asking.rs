@@ -8,7 +8,7 @@ use crate::support::client::{Answer, Client};
 use crate::support::eventually;
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::tasks::{ask, ask_askable, listen_to};
+use crate::tasks::{ask, ask_askable, listen_to, started_process};
 
 /// `once` and `twice` ask so often, over the stream of the result; `mute` says that it asks, and asks nothing. `behind`
 /// and `further` ask again when they are looked at next: with `tasks/get`, and with another `tasks/result`.
@@ -89,14 +89,9 @@ async fn start() -> Test {
 }
 
 async fn start_with(more: impl FnOnce(Setup) -> Setup) -> Test {
-    let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
-    let path = directory.path().join("server.py");
-    std::fs::write(&path, PROCESS).unwrap();
-    let (python, path) = (crate::support::python(), path.display().to_string());
-    let setup = Setup::new(&issuer).policy(&may_ask(&["elicit"])).stdio_server("tools", &[&python, &path], "");
-    let gateway = more(setup).start().await;
-    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
-    Test { _issuer: issuer, _directory: directory, gateway, client }
+    let started = started_process(PROCESS, |setup| more(setup.policy(&may_ask(&["elicit"]))));
+    let (_issuer, _directory, gateway, client) = started.await;
+    Test { _issuer, _directory, gateway, client }
 }
 
 async fn begin(client: &Client, name: &str) -> String {

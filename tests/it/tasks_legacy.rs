@@ -1,17 +1,17 @@
 //! Tasks as the extension has them, at a server that speaks it after `initialize`.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Stream};
 use crate::support::eventually;
-use crate::support::gateway::Setup;
-use crate::support::issuer::Issuer;
 use crate::support::peer::{Peer, Reached};
 use crate::support::scripted::tool;
-use crate::tasks::{EXTENSION, INNER, Task, ask, begin, experiment, extension, listen_to, start, working};
+use crate::tasks::{
+    EXTENSION, INNER, Task, ask, begin, experiment, extension, listen_to, started, started_process, working,
+};
 
 /// A server of 2025-11-25 that announces the extension.
 async fn extended(state: &Task) -> Peer {
@@ -33,10 +33,7 @@ fn declared(upstream: &Peer) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_server_that_speaks_the_extension_after_initialize_has_tasks_for_modern_clients() {
-    let issuer = Issuer::start().await;
-    let state = Task::new(Mutex::new(working()));
-    let upstream = extended(&state).await;
-    let (_gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, state, upstream, _gateway, client) = started(extended, working()).await;
     let id = begin(&client).await;
     assert!(declared(&upstream).contains(&json!({ "extensions": { EXTENSION: {} } })), "{:?}", declared(&upstream));
     let seen = ask(&client, "tasks/get", json!({ "taskId": id })).await;
@@ -53,9 +50,7 @@ async fn a_server_that_speaks_the_extension_after_initialize_has_tasks_for_moder
 
 #[tokio::test]
 async fn a_session_whose_client_did_not_declare_tasks_is_answered_with_none() {
-    let issuer = Issuer::start().await;
-    let upstream = extended(&Task::new(Mutex::new(working()))).await;
-    let (_gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, _state, upstream, _gateway, client) = started(extended, working()).await;
     // It answers with a task all the same.
     let answer = client.call_tool("tools__job", json!({})).await;
     assert_eq!(answer.result()["resultType"], "complete", "{}", answer.text);
@@ -64,10 +59,7 @@ async fn a_session_whose_client_did_not_declare_tasks_is_answered_with_none() {
 
 #[tokio::test]
 async fn a_legacy_client_has_one_session_and_its_task_is_awaited() {
-    let issuer = Issuer::start().await;
-    let state = Task::new(Mutex::new(working()));
-    let upstream = extended(&state).await;
-    let (_gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, state, upstream, _gateway, client) = started(extended, working()).await;
     let (_, session) = client.initialize("2025-11-25").await;
     let params = json!({ "name": "tools__job", "arguments": {} });
     let (calling, calling_in) = (client.clone(), session.clone());
@@ -82,9 +74,7 @@ async fn a_legacy_client_has_one_session_and_its_task_is_awaited() {
 
 #[tokio::test]
 async fn a_listen_hears_what_such_a_server_tells_its_session_of_the_task() {
-    let issuer = Issuer::start().await;
-    let upstream = extended(&Task::new(Mutex::new(working()))).await;
-    let (_gateway, client) = start(&issuer, &upstream).await;
+    let (_issuer, _state, upstream, _gateway, client) = started(extended, working()).await;
     let id = begin(&client).await;
     let (headers, body) = listen_to(&[&id]);
     let mut stream = client.stream(&headers, Some(body.to_string())).await;
@@ -128,13 +118,7 @@ for line in sys.stdin:
 #[tokio::test]
 async fn a_listen_hears_what_such_a_process_tells_of_the_task() {
     crate::needs_python!();
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("server.py");
-    std::fs::write(&path, PROCESS).unwrap();
-    let issuer = Issuer::start().await;
-    let command = [&crate::support::python(), &*path.display().to_string()].map(str::to_owned);
-    let gateway = Setup::new(&issuer).stdio_server("tools", &command.each_ref().map(String::as_str), "").start().await;
-    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let (_issuer, _directory, _gateway, client) = started_process(PROCESS, |setup| setup).await;
     let id = begin(&client).await;
     let (headers, body) = listen_to(&[&id]);
     let mut stream = client.stream(&headers, Some(body.to_string())).await;
@@ -182,9 +166,7 @@ async fn heard_that(stream: &mut Stream, tell: impl AsyncFn(), is_it: impl Fn(&V
 
 #[tokio::test]
 async fn a_legacy_client_hears_of_the_state_of_its_task_on_the_stream_of_its_session() {
-    let issuer = Issuer::start().await;
-    let upstream = experiment(&Task::new(Mutex::new(working()))).await;
-    let (gateway, client) = start(&issuer, &upstream).await;
+    let (issuer, _state, upstream, gateway, client) = started(experiment, working()).await;
     let bob = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
     let sessions = [client.initialize("2025-11-25").await.1, bob.initialize("2025-11-25").await.1];
     let mut stream = own_stream(&client, &sessions[0]).await;
@@ -247,13 +229,7 @@ for line in sys.stdin:
 
 #[tokio::test]
 async fn what_a_process_tells_of_a_task_reaches_the_legacy_client_that_follows_or_awaits_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("server.py");
-    std::fs::write(&path, EXPERIMENT).unwrap();
-    let issuer = Issuer::start().await;
-    let command = [&crate::support::python(), &*path.display().to_string()].map(str::to_owned);
-    let gateway = Setup::new(&issuer).stdio_server("tools", &command.each_ref().map(String::as_str), "").start().await;
-    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let (_issuer, _directory, _gateway, client) = started_process(EXPERIMENT, |setup| setup).await;
     let (_, session) = client.initialize("2025-11-25").await;
     let mut stream = own_stream(&client, &session).await;
     let id = follow(&client, &session).await;
@@ -304,7 +280,7 @@ async fn what_a_process_tells_of_a_task_reaches_the_legacy_client_that_follows_o
 }
 
 /// A process of 2026-07-28 with the extension, which tells those who listen when its task is cancelled.
-const MODERN: &str = r#"
+pub const MODERN: &str = r#"
 import json, sys
 
 def say(message):
@@ -340,13 +316,7 @@ for line in sys.stdin:
 
 #[tokio::test]
 async fn a_listen_hears_what_a_modern_process_tells_of_the_task() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("server.py");
-    std::fs::write(&path, MODERN).unwrap();
-    let issuer = Issuer::start().await;
-    let command = [&crate::support::python(), &*path.display().to_string()].map(str::to_owned);
-    let gateway = Setup::new(&issuer).stdio_server("tools", &command.each_ref().map(String::as_str), "").start().await;
-    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let (_issuer, _directory, _gateway, client) = started_process(MODERN, |setup| setup).await;
     let id = begin(&client).await;
     let (headers, body) = listen_to(&[&id]);
     let mut stream = client.stream(&headers, Some(body.to_string())).await;

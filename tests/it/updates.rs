@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bailiwick::limit;
 use serde_json::{Value, json};
 
 use crate::support::eventually;
@@ -127,6 +128,35 @@ async fn an_update_of_a_part_is_told_only_to_who_may_hear_of_the_part() {
     test.tool("touch", json!({ "uri": "test://a/private" })).await;
     test.tool("touch", json!({ "uri": "test://a/public" })).await;
     assert_eq!(stream.next().await["params"]["uri"], "test://a/public");
+}
+
+/// Far more than fits into what lies between the gateway and a client that does not read.
+#[tokio::test]
+async fn a_client_that_does_not_read_is_told_later_that_there_was_more_and_nobody_else_waits() {
+    crate::needs_python!();
+    const TIMES: usize = 6 * limit::WATCH_TOLD_MAX;
+    let test = Talkative::start(("modern", "http")).await;
+    let wanted = json!({ "resourceSubscriptions": ["test://a"] });
+    let (mut slow, mut quick) =
+        (test.listen(&test.token, wanted.clone()).await, test.listen(&test.token, wanted).await);
+    slow.next().await;
+    quick.next().await;
+    test.tool("touch", json!({ "uri": "test://a", "times": TIMES, "length": 60_000 })).await;
+    // The last one is never pushed out, and comes after all others have been told or left out.
+    while quick.next().await["params"]["extra"] != "kept" {}
+    let (mut told, mut gaps) = (0, 0);
+    loop {
+        let params = slow.next().await["params"].clone();
+        match params["extra"].as_str() {
+            Some("kept") => break,
+            Some(_) => told += 1,
+            None => gaps += 1,
+        }
+        assert_eq!(params["uri"], "test://a");
+    }
+    // What waited in the stream and in the subscription, and what the sockets held.
+    assert!(told > 0 && told < TIMES, "{told} of {TIMES} were kept");
+    assert!(gaps >= 1, "what was left out is told once");
 }
 
 #[tokio::test]

@@ -12,10 +12,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
-use crate::support::client::Answer;
+use crate::support::authority::{Authority, Leaf};
+use crate::support::client::{Answer, Client};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::holder::{Holder, call_as};
+use crate::support::holder::{Holder, call_as, call_over};
 use crate::support::issuer::Issuer;
 use crate::support::scripted::Scripted;
 
@@ -29,11 +30,28 @@ struct Api {
 }
 
 struct Shared {
-    said: Mutex<Bytes>,
-    more: broadcast::Sender<Bytes>,
+    keys: Said,
+    roots: Said,
     /// What each request came with.
     asked: Mutex<Vec<(String, HeaderMap)>>,
     refuses: Mutex<bool>,
+}
+
+/// What one of its streams says, now and later.
+struct Said {
+    said: Mutex<Bytes>,
+    more: broadcast::Sender<Bytes>,
+}
+
+impl Said {
+    fn new(first: Bytes) -> Self {
+        Self { said: Mutex::new(first), more: broadcast::Sender::new(8) }
+    }
+
+    fn say(&self, message: Bytes) {
+        *self.said.lock().unwrap() = message.clone();
+        let _heard = self.more.send(message);
+    }
 }
 
 /// A field of protocol buffers that has a length.
@@ -54,9 +72,21 @@ fn message(bundles: &[(&str, Value)]) -> Bytes {
         let bundle = bundle.to_string();
         field(1, &[field(1, format!("spiffe://{name}").as_bytes()), field(2, bundle.as_bytes())].concat())
     };
-    let content: Vec<u8> = bundles.iter().flat_map(entry).collect();
+    framed(&bundles.iter().flat_map(entry).collect::<Vec<u8>>())
+}
+
+/// The same with the roots of these domains, and a list of what was withdrawn.
+fn roots(bundles: &[(&str, Vec<u8>)], withdrawn: &[u8]) -> Bytes {
+    let entry = |(name, roots): &(&str, Vec<u8>)| {
+        field(2, &[field(1, format!("spiffe://{name}").as_bytes()), field(2, roots)].concat())
+    };
+    let list = if withdrawn.is_empty() { Vec::new() } else { field(1, withdrawn) };
+    framed(&list.into_iter().chain(bundles.iter().flat_map(entry)).collect::<Vec<u8>>())
+}
+
+fn framed(content: &[u8]) -> Bytes {
     let length = u32::try_from(content.len()).unwrap().to_be_bytes();
-    [&[0][..], &length, &content].concat().into()
+    [&[0][..], &length, content].concat().into()
 }
 
 /// As SPIRE says it: without what a key is for.
@@ -71,12 +101,17 @@ fn keys(holders: &[(&Holder, &str)]) -> Value {
 }
 
 impl Api {
+    /// It has keys, and no roots.
     fn start(first: Bytes) -> Self {
+        Self::with(first, framed(&[]))
+    }
+
+    fn with(keys: Bytes, roots: Bytes) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("agent.sock");
         let shared = Arc::new(Shared {
-            said: Mutex::new(first),
-            more: broadcast::Sender::new(8),
+            keys: Said::new(keys),
+            roots: Said::new(roots),
             asked: Mutex::default(),
             refuses: Mutex::default(),
         });
@@ -101,8 +136,14 @@ impl Api {
     }
 
     fn say(&self, message: Bytes) {
-        *self.shared.said.lock().unwrap() = message.clone();
-        let _heard = self.shared.more.send(message);
+        self.shared.keys.say(message);
+    }
+
+    /// The requests for keys.
+    fn asked(&self) -> Vec<HeaderMap> {
+        let asked = self.shared.asked.lock().unwrap();
+        let keys = asked.iter().filter(|(path, _)| path == "/SpiffeWorkloadAPI/FetchJWTBundles");
+        keys.map(|(_, headers)| headers.clone()).collect()
     }
 }
 
@@ -111,13 +152,18 @@ async fn answer(
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
     let (head, _) = request.into_parts();
+    let said = match head.uri.path() {
+        "/SpiffeWorkloadAPI/FetchJWTBundles" => &shared.keys,
+        "/SpiffeWorkloadAPI/FetchX509Bundles" => &shared.roots,
+        other => panic!("nobody asks for {other}"),
+    };
     shared.asked.lock().unwrap().push((head.uri.path().to_owned(), head.headers));
     let response = Response::builder().header("content-type", "application/grpc");
     if *shared.refuses.lock().unwrap() {
         return Ok(response.header("grpc-status", "7").body(Body::empty()).unwrap());
     }
-    let more = shared.more.subscribe();
-    let first = shared.said.lock().unwrap().clone();
+    let more = said.more.subscribe();
+    let first = said.said.lock().unwrap().clone();
     let more = futures_util::stream::unfold(more, async |mut more| Some((more.recv().await.ok()?, more)));
     let said = futures_util::stream::once(async { first }).chain(more);
     // An empty message is none: the end of the stream, which tells that we are not known any more.
@@ -130,6 +176,10 @@ async fn answer(
 }
 
 async fn start(issuer: &Issuer, upstream: &Scripted, socket: &Path) -> Gateway {
+    start_as(issuer, upstream, socket, |setup| setup).await
+}
+
+async fn start_as(issuer: &Issuer, upstream: &Scripted, socket: &Path, more: impl FnOnce(Setup) -> Setup) -> Gateway {
     let agents = format!(
         "[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\nenvironments = [\"development\"]\n\
          [agents.bot]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"autonomous\"\nmandates = \"optional\"\n\
@@ -139,13 +189,12 @@ async fn start(issuer: &Issuer, upstream: &Scripted, socket: &Path) -> Gateway {
         "[issuers.mesh]\nkind = \"spiffe\"\ntrust_domain = \"mesh.test\"\nbundle = \"unix:{}\"\n",
         socket.display()
     );
-    Setup::new(issuer)
+    let setup = Setup::new(issuer)
         .http_server("tools", &upstream.url, "")
         .sections(&mesh)
         .policy("p, anyone, *, */*, call, -, allow\n")
-        .policy_file("agents.toml", &agents)
-        .start()
-        .await
+        .policy_file("agents.toml", &agents);
+    more(setup).start().await
 }
 
 async fn call(gateway: &Gateway, key: &Holder, id: &str) -> Answer {
@@ -172,11 +221,12 @@ async fn the_keys_that_the_workload_api_says_count_at_once_and_those_that_it_say
     api.say(said(keys(&[(&second, "two")])));
     eventually("the old key to be gone", async || call(&gateway, &first, "one").await.status == 401).await;
     assert_eq!(call(&gateway, &second, "two").await.status, 200);
-    let asked = api.shared.asked.lock().unwrap().clone();
+    let asked = api.asked();
     assert_eq!(asked.len(), 1, "one stream for all of it");
-    assert_eq!(asked[0].0, "/SpiffeWorkloadAPI/FetchJWTBundles");
-    assert_eq!(asked[0].1["workload.spiffe.io"], "true");
-    assert_eq!(asked[0].1["te"], "trailers");
+    assert_eq!(
+        (&asked[0]["workload.spiffe.io"], &asked[0]["te"]),
+        (&"true".parse().unwrap(), &"trailers".parse().unwrap())
+    );
 }
 
 #[tokio::test]
@@ -192,12 +242,12 @@ async fn what_the_workload_api_leaves_out_is_withdrawn_and_so_is_everything_once
     assert!(gateway.log().contains("has no bundle of it for this process"), "{}", gateway.log());
     api.say(ours.clone());
     eventually("its keys to be back", async || call(&gateway, &key, "one").await.status == 200).await;
-    assert_eq!(api.shared.asked.lock().unwrap().len(), 1, "and all of that on one stream");
+    assert_eq!(api.asked().len(), 1, "and all of that on one stream");
     // A stream that it ends because we are nobody there any more.
     *api.shared.refuses.lock().unwrap() = true;
     api.say(Bytes::new());
     eventually("its keys to be gone", async || call(&gateway, &key, "one").await.status == 401).await;
-    *api.shared.said.lock().unwrap() = ours;
+    *api.shared.keys.said.lock().unwrap() = ours;
     *api.shared.refuses.lock().unwrap() = false;
     eventually("its keys to be back", async || call(&gateway, &key, "one").await.status == 200).await;
 }
@@ -239,4 +289,64 @@ async fn a_workload_api_that_says_nothing_is_not_waited_for() {
     // A socket that others could put another one in the place of is not asked at all.
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     eventually("it not to be asked", async || gateway.log().contains("others can replace it")).await;
+}
+
+#[tokio::test]
+async fn the_roots_that_the_workload_api_says_let_certificates_in_and_those_that_it_says_no_more_do_not() {
+    let (issuer, upstream, key) = (Issuer::start().await, Scripted::echo().await, Holder::new());
+    let (first, second, stranger) = (Authority::new(), Authority::called("another", &[]), Authority::new());
+    let svid = |authority: &Authority, name: &str| {
+        let uri = format!("subjectAltName=URI:{BOT}");
+        authority.issue(name, &[&uri, "basicConstraints=critical,CA:FALSE", "keyUsage=critical,digitalSignature"])
+    };
+    let (old, new, foreign) = (svid(&first, "old"), svid(&second, "new"), svid(&stranger, "foreign"));
+    let withdrawn = svid(&second, "withdrawn");
+    let said = |ours: Vec<u8>, list: &[u8]| roots(&[("other.test", stranger.der()), ("mesh.test", ours)], list);
+    let api = Api::with(message(&[("mesh.test", keys(&[(&key, "one")]))]), said(first.der(), &[]));
+    let gateway = start_as(&issuer, &upstream, &api.socket, |setup| setup.tls(&first, Path::new(""))).await;
+    let client = |leaf: &Leaf| Client::with_certificate(&gateway.resource(), &leaf.pem);
+    let in_with = async |leaf: &Leaf| !client(leaf).refused().await;
+    eventually("the roots", async || in_with(&old).await).await;
+    let answer = call_over(&client(&old), "", &[]).await;
+    assert_eq!((answer.status, answer.tool_text()), (200, "{}"), "{}", answer.text);
+    // Another domain's root is nobody's here, and neither is one that comes later.
+    assert!(!in_with(&foreign).await && !in_with(&new).await);
+    let both = [first.der(), second.der()].concat();
+    api.shared.roots.say(said(both.clone(), &[]));
+    eventually("the new root to count", async || in_with(&new).await).await;
+    assert!(in_with(&old).await && in_with(&withdrawn).await);
+    // What its authority has withdrawn is not let in, beside what it has not.
+    api.shared.roots.say(said(both, &second.withdraws("withdrawn")));
+    eventually("the list to count", async || !in_with(&withdrawn).await).await;
+    assert!(in_with(&old).await && in_with(&new).await);
+    api.shared.roots.say(said(second.der(), &[]));
+    eventually("the old root to be gone", async || !in_with(&old).await).await;
+    assert!(in_with(&new).await);
+    // What cannot be read, or is too much, changes nothing.
+    let many = second.der().repeat(bailiwick::limit::JWKS_KEYS_MAX + 1);
+    for (bad, why) in [(many, "roots"), (b"no certificate".to_vec(), "cannot be read")] {
+        api.shared.roots.say(said(bad, &[]));
+        eventually("it to be noticed", async || {
+            gateway
+                .log()
+                .lines()
+                .any(|line| line.contains("roots of a trust domain were not read") && line.contains(why))
+        })
+        .await;
+        assert!(in_with(&new).await, "{why}");
+        *api.shared.roots.said.lock().unwrap() = said(second.der(), &[]);
+    }
+    let told = gateway.piped(&["doctor"], &[], "").await;
+    let told = String::from_utf8_lossy(&told.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains("verifies JWT-SVIDs (1 of its keys) and X.509-SVIDs"), "{told}");
+    // A message without our domain withdraws its roots, and none of its keys.
+    let now = jiff::Timestamp::now().as_second();
+    let claims = json!({ "sub": BOT, "aud": [gateway.resource()], "exp": now + 300, "iat": now });
+    let token = format!("Bearer {}", key.sign(&(json!({ "alg": "ES256", "kid": "one" }), claims)));
+    let by_token = async || call_over(&Client::new(&gateway.resource(), None), &token, &[]).await.status;
+    assert_eq!(by_token().await, 200);
+    eventually("a stream to be open", async || api.shared.roots.more.receiver_count() > 0).await;
+    api.shared.roots.say(roots(&[("other.test", second.der())], &[]));
+    eventually("its roots to be gone", async || !in_with(&new).await).await;
+    assert_eq!(by_token().await, 200);
 }

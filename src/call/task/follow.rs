@@ -214,7 +214,7 @@ fn asked(bearer: &Bearer, grant: &Grant, asking: Asking<'_>, outcome: Outcome) -
     let Some(task) = result.value().as_object() else { return outcome };
     let requests = task.get("inputRequests").and_then(Value::as_object);
     let (Some(Status::InputRequired), Some(requests)) = (Status::of(task), requests) else { return outcome };
-    let state = match bearer.handle.seal(bearer.gateway.sealer(), bearer.caller.principal()) {
+    let state = match bearer.handle.seal(bearer.gateway.sealer(), &super::holder(&bearer.gateway, grant)) {
         Ok(state) => Json::of(&state),
         Err(failure) => return Outcome::Failed(failure),
     };

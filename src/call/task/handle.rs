@@ -12,6 +12,7 @@ use crate::ids::{CallId, Digest, MandateId, PrincipalKey, ReplicaId, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::wire::handle::Sealer;
+use crate::wire::voids::Holder;
 
 const PURPOSE: &str = "task";
 
@@ -84,9 +85,9 @@ impl Handle {
     ///
     /// # Errors
     /// When it would be too long, or the cipher fails.
-    pub fn seal(&self, sealer: &Sealer, principal: PrincipalKey) -> Result<String, Failure> {
+    pub fn seal(&self, sealer: &Sealer, holder: &Holder) -> Result<String, Failure> {
         let content = serde_json::to_vec(self).unwrap_or_default();
-        let sealed = sealer.seal(PURPOSE, principal, &content);
+        let sealed = sealer.seal_for(PURPOSE, holder, &content);
         let sealed = sealed.map_err(|error| Failure::after(Reason::Internal, error.to_string()))?;
         if sealed.len() > limit::HANDLE_BYTES_MAX {
             return Err(Failure::after(Reason::UpstreamGarbage, "its task id and its tool's name are too long"));
@@ -178,7 +179,7 @@ mod tests {
             tool in "\\PC{1,40}", task in ".{1,60}", at in any::<prop::sample::Index>(),
         ) {
             let handle = handle(&tool, &task);
-            let id = handle.seal(&sealer(1), principal("alice")).unwrap();
+            let id = handle.seal(&sealer(1), &principal("alice").into()).unwrap();
             prop_assert!(id.bytes().all(|byte| byte.is_ascii_graphic()), "it travels in a header: {}", id);
             let opened = Handle::open(&sealer(1), principal("alice"), &id);
             prop_assert_eq!(opened, Some(handle));
@@ -205,7 +206,9 @@ mod tests {
     #[test]
     fn an_id_that_would_not_fit_into_a_header_is_refused() {
         let long = handle("t", &"\u{1}".repeat(limit::TASK_ID_BYTES_MAX));
-        assert!(long.seal(&sealer(1), principal("alice")).unwrap_err().detail.contains("too long"));
-        assert!(handle("t", &"x".repeat(limit::TASK_ID_BYTES_MAX)).seal(&sealer(1), principal("alice")).is_ok());
+        assert!(long.seal(&sealer(1), &principal("alice").into()).unwrap_err().detail.contains("too long"));
+        assert!(
+            handle("t", &"x".repeat(limit::TASK_ID_BYTES_MAX)).seal(&sealer(1), &principal("alice").into()).is_ok()
+        );
     }
 }

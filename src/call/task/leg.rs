@@ -7,7 +7,8 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use super::super::declared::{askable_at, declared, is_of_one};
+use super::super::bound;
+use super::super::declared::{askable_at, declared};
 use super::super::input::Asking;
 use super::super::retry::Retry;
 use super::super::{ClientFacts, Endpoint, Halt, Request, Trail, mandate};
@@ -110,6 +111,7 @@ impl Bearer {
         let target = target.ok_or_else(|| Refusal::new(Reason::TargetUnknown))?;
         trail.target = Some(target.clone());
         let permit = gateway.authorize_following(caller, target.clone()).map_err(Halt::denied)?;
+        bound::has_task(gateway, permit.target().server(), &self.handle).await?;
         if let Some(answered) = &question.answered {
             answered.retry.check(answered.begun_with, target, self.arguments.as_ref())?;
         }
@@ -245,7 +247,7 @@ impl Bearer {
 
     /// What a question of the task has to be looked at with.
     pub fn asking(&self) -> Asking<'_> {
-        Asking { declared: self.declared(), is_of_one: is_of_one(&self.endpoint), ..Asking::default() }
+        Asking::of(&self.client, &self.endpoint, self.declared())
     }
 
     /// What the server is shown: what it was shown when the task began.

@@ -35,6 +35,7 @@ use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume};
 use crate::record::Entry;
 use crate::upstream::Exchange;
 use crate::wire::mcp::{Era, Method, code, meta};
+use crate::wire::voids::Holder;
 use crate::wire::{Edit, Json, Message, Object, Value};
 use follow::Followed;
 pub use handle::Handle;
@@ -95,8 +96,7 @@ pub async fn open(
     let round = retry.as_ref().map_or(0, Retry::round);
     let (entry, exchange) = bearer.open(&Question { method: &method, own, answered, told }, trail).await?;
     approval::alarm(gateway, caller, entry.proof().target(), entry.call_id()).await;
-    let (declared, is_of_one) = (bearer.declared(), bearer.asking().is_of_one);
-    let asking = Asking { declared, round, own_task: true, used: None, is_of_one };
+    let asking = Asking { round, own_task: true, ..Asking::of(&bearer.client, &bearer.endpoint, bearer.declared()) };
     Ok((entry, Then { asking, ..Then::default() }, exchange))
 }
 
@@ -226,7 +226,7 @@ fn became(
     };
     if declared {
         mandated::watch(Bearer::new(gateway, grant.caller(), request, handle.clone()), grant);
-        let sealed = handle.seal(gateway.sealer(), grant.principal());
+        let sealed = handle.seal(gateway.sealer(), &holder(gateway, grant));
         return After::Deliver(ended(sealed.map(|id| Outcome::Task(shape::unasked(object, &id)))));
     }
     let recorded = Outcome::Task(task.clone());
@@ -235,6 +235,11 @@ fn became(
     let bearer = Bearer { arguments, used, ..Bearer::new(gateway, grant.caller(), request, handle) };
     let followed = Followed::new(bearer, grant.target(), request, then.asking.round, Some(object));
     After::GoOn(recorded, follow::follow(followed))
+}
+
+/// Whom a handle that leads to the server of this call is sealed for.
+fn holder(gateway: &Gateway, grant: &Grant) -> Holder {
+    grant.caller().holder_at(&gateway.config(), grant.target().server())
 }
 
 /// The task that a legacy client asked for, under our id.
@@ -249,7 +254,7 @@ fn asked_for(
     let home = bound::here(gateway, grant.target().server(), true);
     let handle = Handle::new(grant.target(), grant.leg().call, TaskDialect::Experiment, &id, home)?
         .under(grant.mandate().map(|held| &held.mandate().id));
-    let id = handle.seal(gateway.sealer(), grant.principal())?;
+    let id = handle.seal(gateway.sealer(), &holder(gateway, grant))?;
     gateway.given_tasks().add(grant.principal(), &id, task);
     mandated::watch(Bearer::new(gateway, grant.caller(), request, handle), grant);
     let result = result.value().as_object().map(|all| all.edited(&[Edit::Set("task", shape::under(task, &id))]));

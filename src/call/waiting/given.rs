@@ -79,7 +79,7 @@ pub(super) async fn ended(
 
 /// The proof that what was kept may be given out. It goes nowhere but to its caller, and needs no credential.
 struct Given {
-    cleared: Cleared,
+    cleared: Box<Cleared>,
     leg: Leg,
     recheck: Arc<dyn Recheck>,
 }

@@ -92,7 +92,7 @@ pub(super) async fn on(gateway: &Arc<Gateway>, caller: &Caller, made: Request, i
     let (gateway, caller, told_of) = (Arc::clone(gateway), caller.clone(), task.own.clone());
     // Whoever asked may be gone before it ends.
     let running = tokio::spawn(async move {
-        let mut running = call(&gateway, &caller, made).await;
+        let mut running = call(&gateway, &caller, Box::new(made)).await;
         let after = limit::APPROVAL_TASK_RENEWED_AFTER;
         let mut renewing = tokio::time::interval_at(tokio::time::Instant::now() + after, after);
         let outcome = loop {

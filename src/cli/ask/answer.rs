@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use crate::cli::output::{BAD, GOOD, QUIET, STRONG, WARNING};
 use crate::gateway::ask::{ToldRule, WhatCanAnswer, WhoCanAnswer};
-use crate::policy::{Explanation, RuleExplanation, SubjectExplanation};
+use crate::guard::approval::escaped as safe;
+use crate::policy::{Asker, Explanation, RuleExplanation, SubjectExplanation};
 
 /// Everything is written into a string, which cannot fail.
 macro_rules! line {
@@ -18,7 +19,10 @@ pub fn explanation(explanation: &Explanation) -> String {
     let reason = explanation.reason.map(|reason| format!("  {STRONG}{reason}{STRONG:#}")).unwrap_or_default();
     line!(text, "{style}{word}{style:#}  {}{reason}", explanation.question);
     if let Some(hint) = &explanation.hint {
-        line!(text, "  {hint}");
+        line!(text, "  {}", safe(hint));
+    }
+    if let Some(caller) = &explanation.caller {
+        asker(&mut text, caller);
     }
     if !explanation.allowed && !explanation.visible {
         line!(
@@ -45,6 +49,26 @@ pub fn explanation(explanation: &Explanation) -> String {
         }
     }
     text
+}
+
+/// Whose the token is; what it says of itself may be anything.
+fn asker(text: &mut String, caller: &Asker) {
+    let mut told = |what: &str, says: String| {
+        line!(text, "  {QUIET}{what:<7}{QUIET:#} {}", safe(&says));
+    };
+    let user = caller.user.as_deref().unwrap_or("nobody");
+    told("token", format!("{user}, vouched for by `{}`; behind it: {}", caller.issuer, caller.behind));
+    let agents: Vec<String> = caller.agent.iter().chain(&caller.chain).map(|agent| format!("agent:{agent}")).collect();
+    told("agents", if agents.is_empty() { "none".to_owned() } else { agents.join(", ") });
+    told("client", format!("{} ({})", caller.client.as_deref().unwrap_or("none"), caller.client_proof));
+    told("scopes", if caller.scopes.is_empty() { "none".to_owned() } else { caller.scopes.join(" ") });
+    told("groups", caller.groups.as_ref().map_or_else(|| "not known".to_owned(), |groups| groups.join(" ")));
+    if let Some(at) = caller.expires_at {
+        told("until", at.to_string());
+    }
+    for needed in &caller.comes_with {
+        told("with", format!("its {needed}, which its holder has to show"));
+    }
 }
 
 fn subject(text: &mut String, told: &SubjectExplanation) {

@@ -3,7 +3,6 @@
 //! The decision is `identity`'s, taken as `serve` takes it. Invariant: the token is never printed, in whole or in
 //! part; what is shown of it are its claims that name issuer, audience, client and times.
 
-use std::io::BufRead as _;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -17,34 +16,7 @@ use crate::identity::revoked::{Held, Revocation, RevocationMode};
 use crate::identity::survey::TokenSays;
 use crate::identity::{Caller, Groups, Identity, Presented, Resource, Revocations};
 use crate::ids::ServerId;
-use crate::limit;
 use crate::outcome::{Reason, Stop};
-
-/// Reads the token: the first line of standard input.
-///
-/// # Errors
-/// A lower-case sentence that does not repeat any of it.
-pub fn read(given: &str) -> Result<SecretString, String> {
-    if given != "-" {
-        return Err(
-            "--token takes only `-`, and reads the token from standard input; one that is typed here stays in \
-                    the shell's history: revoke it if it was a real one"
-                .to_owned(),
-        );
-    }
-    let mut line = String::new();
-    let input = std::io::stdin().lock();
-    let length_max = u64::try_from(limit::TOKEN_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(64);
-    std::io::Read::take(input, length_max)
-        .read_line(&mut line)
-        .map_err(|error| format!("standard input cannot be read: {error}"))?;
-    let token = line.trim();
-    let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
-    if token.is_empty() {
-        return Err("no token came on standard input: printf %s \"$TOKEN\" | bailiwick doctor --token -".to_owned());
-    }
-    Ok(SecretString::from(token))
-}
 
 /// What a gateway that runs has taken back, for the same decision.
 pub fn revocations(running: Option<&Running>) -> Arc<Revocations> {
@@ -270,8 +242,10 @@ fn refused(config: &Config, stop: &Stop, says: &TokenSays) -> Finding {
             says.client.as_deref().unwrap_or("(none)")
         ),
         Reason::AgentInactive => "set state = \"active\" and a later expires for it in policies/agents.toml".to_owned(),
-        Reason::TokenBound => "have the issuer mint plain bearer tokens for this resource: DPoP and mTLS are not \
-                               understood here"
+        Reason::TokenBound => "whoever holds its key sends a proof with each request (DPoP), which cannot be tried here: \
+                               bailiwick explain SERVER/TOOL --token - says who that is and what they may do. One that is \
+                               bound in another way than to a key (cnf.jkt) or a certificate (cnf.x5t#S256): have the \
+                               issuer bind it so, or mint plain bearer tokens"
             .to_owned(),
         Reason::GroupsUnavailable => format!("have the issuer put all groups into the token, see claims in {table}"),
         Reason::Revoked => format!(

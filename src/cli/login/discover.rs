@@ -10,6 +10,7 @@ use crate::egress::{EgressPolicy, OauthClient, is_loopback, oauth_client};
 use crate::limit;
 pub(crate) use crate::oauth::Challenge;
 use crate::oauth::discover::{NoDocument, protected, server};
+use crate::oauth::dpop::{self, ProofKey, Prover, Proving};
 use crate::oauth::{Protected, Server};
 
 /// Everything that a login needs to know.
@@ -22,6 +23,20 @@ pub(super) struct Found {
     pub server: Server,
     /// A client that may go there.
     pub client: OauthClient,
+    /// Whether both know tokens that are bound to a key (RFC 9449), and sign as we do.
+    pub proves: bool,
+}
+
+impl Found {
+    /// What tokens are asked for with, and the key that they are going to be bound to where they can be: a fresh one.
+    ///
+    /// # Errors
+    /// When no key can be made.
+    pub(super) fn asker(&self) -> Result<(Proving, Option<ProofKey>), String> {
+        let key = self.proves.then(ProofKey::generate).transpose()?;
+        let prover = key.clone().map(Prover::new);
+        Ok((Proving { client: self.client.clone(), prover }, key))
+    }
 }
 
 /// Finds out where tokens for the gateway at `url` come from.
@@ -51,7 +66,8 @@ pub(super) async fn discover(url: &Url, options: &LoginOptions, challenge: &Chal
         match server(issuer, &EgressPolicy::issuer(host.as_deref(), local)).await {
             Ok((server, client)) => {
                 let scopes = scopes(options, challenge, &protected, &server);
-                return Ok(Found { resource: protected.resource, scopes, server, client });
+                let proves = proves(challenge, &protected, &server);
+                return Ok(Found { resource: protected.resource, scopes, server, client, proves });
             }
             Err(found) => problem = found,
         }
@@ -66,6 +82,15 @@ pub(super) async fn discover(url: &Url, options: &LoginOptions, challenge: &Chal
 fn same(resource: &str, url: &Url) -> bool {
     let Ok(resource) = Url::parse(resource) else { return false };
     resource.as_str().trim_end_matches('/') == url.as_str().trim_end_matches('/')
+}
+
+/// Whether tokens can be bound to a key: whoever steals one has nothing then.
+fn proves(challenge: &Challenge, protected: &Protected, server: &Server) -> bool {
+    let signs = |all: &[String]| all.iter().any(|known| known == dpop::ALGORITHM);
+    let takes_bound = challenge.dpop
+        || protected.dpop_bound_access_tokens_required
+        || signs(&protected.dpop_signing_alg_values_supported);
+    takes_bound && signs(&server.dpop_signing_alg_values_supported)
 }
 
 /// What was asked for on the command line, else what the 401 asks for, else what the gateway knows; and always what
@@ -97,6 +122,49 @@ mod tests {
         assert!(same("https://gw.example/mcp", &url) && same("https://gw.example/mcp/", &url));
         for other in ["https://gw.example/mcp/git", "https://gw.example", "https://evil.example/mcp", "", "mcp"] {
             assert!(!same(other, &url), "{other}");
+        }
+    }
+
+    /// A gateway that names so many issuers on its own address, none of which is one; what was asked for there.
+    async fn asked_of(issuers: usize) -> Vec<String> {
+        use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let place = format!("http://{}", listener.local_addr().unwrap());
+        let named: Vec<_> = (0..issuers).map(|number| format!("{place}/issuer-{number}")).collect();
+        let resource = format!("{place}/mcp");
+        let document = serde_json::json!({ "resource": resource, "authorization_servers": named }).to_string();
+        let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let heard = std::sync::Arc::clone(&asked);
+        let serving = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                stream.read_line(&mut line).await.unwrap();
+                let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+                while stream.read_line(&mut line).await.unwrap() > 2 {}
+                let (status, body) = match path.contains("oauth-protected-resource") {
+                    true => ("200 OK", document.as_str()),
+                    false => ("404 Not Found", "{}"),
+                };
+                heard.lock().unwrap().push(path);
+                let head = format!("content-type: application/json\r\ncontent-length: {}", body.len());
+                let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\n{head}\r\n\r\n{body}");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let url = Url::parse(&resource).unwrap();
+        let problem = discover(&url, &LoginOptions::default(), &Challenge::default()).await.err().unwrap();
+        assert!(problem.contains("cannot be used"), "{problem}");
+        serving.abort();
+        std::mem::take(&mut *asked.lock().unwrap())
+    }
+
+    #[tokio::test]
+    async fn so_many_issuers_of_a_gateway_are_asked_and_no_more() {
+        let asked = asked_of(limit::LOGIN_ISSUERS_MAX + 2).await;
+        for number in 0..limit::LOGIN_ISSUERS_MAX + 2 {
+            let was_asked = asked.iter().any(|path| path.contains(&format!("/issuer-{number}")));
+            assert_eq!(was_asked, number < limit::LOGIN_ISSUERS_MAX, "{number}: {asked:?}");
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::cli::output::complain;
 use crate::egress::{EgressError, EgressPolicy, is_loopback, oauth_client};
 use crate::identity;
 use crate::limit;
-use crate::oauth::Asker;
+use crate::oauth::dpop::{ProofKey, Prover, Proving};
 use crate::oauth::register::{RegisterError, register};
 
 /// Why a token could not be renewed.
@@ -105,7 +105,7 @@ async fn by_browser(
         issuer_is_named: server.authorization_response_iss_parameter_supported,
     };
     let code = redirect.code(expected).await?;
-    let asker = Asker(found.client.clone());
+    let (asker, key) = found.asker()?;
     let answer = client
         .exchange_code(AuthorizationCode::new(code))
         .set_pkce_verifier(verifier)
@@ -113,7 +113,7 @@ async fn by_browser(
         .request_async(&asker)
         .await
         .map_err(|error| describe(&error))?;
-    kept(url, found, registered, &answer)
+    kept((url, found), registered, key, &answer)
 }
 
 async fn by_device(
@@ -143,7 +143,7 @@ async fn by_device(
         Some((secret, how)) => client.set_client_secret(secret).set_auth_type(how),
         None => client,
     };
-    let asker = Asker(found.client.clone());
+    let (asker, key) = found.asker()?;
     let asked = client
         .exchange_device_code()
         .add_scopes(found.scopes.iter().cloned().map(Scope::new))
@@ -160,7 +160,7 @@ async fn by_device(
         .request_async(&asker, tokio::time::sleep, Some(limit::LOGIN_TIMEOUT))
         .await
         .map_err(|error| describe(&error))?;
-    kept(url, found, registered, &answer)
+    kept((url, found), registered, key, &answer)
 }
 
 /// Renews a token with its refresh token.
@@ -172,7 +172,9 @@ pub(super) async fn renew(before: &Kept) -> Result<Kept, RenewError> {
     let local = Url::parse(&before.gateway).is_ok_and(|url| is_loopback(&url));
     let issuer = Url::parse(&before.issuer).map_err(|error| unknown(error.to_string()))?;
     let client = oauth_client(EgressPolicy::issuer(issuer.host_str(), local));
-    let asker = Asker(client.map_err(|error| unknown(error.to_string()))?);
+    let client = client.map_err(|error| unknown(error.to_string()))?;
+    // What renews it is bound to the same key.
+    let asker = Proving { client, prover: before.key.clone().map(Prover::new) };
     let client = CoreClient::new(
         ClientId::new(before.client.id.clone()),
         IssuerUrl::new(before.issuer.clone()).map_err(|error| unknown(error.to_string()))?,
@@ -265,7 +267,12 @@ async fn registered(options: &LoginOptions, found: &Found, redirect: Option<&str
     })
 }
 
-fn kept(url: &Url, found: &Found, client: Registered, answer: &CoreTokenResponse) -> Result<Kept, String> {
+fn kept(
+    (url, found): (&Url, &Found),
+    client: Registered,
+    key: Option<ProofKey>,
+    answer: &CoreTokenResponse,
+) -> Result<Kept, String> {
     let mut kept = Kept {
         gateway: url.to_string(),
         resource: found.resource.clone(),
@@ -277,9 +284,16 @@ fn kept(url: &Url, found: &Found, client: Registered, answer: &CoreTokenResponse
         refresh_token: None,
         expires_at: None,
         scope: None,
+        // An issuer that can bind tokens need not bind this one.
+        key: key.filter(|_| is_bound(answer)),
     };
     kept.take(answer)?;
     Ok(kept)
+}
+
+/// Whether the token is bound to the key that it was asked for with.
+fn is_bound(answer: &CoreTokenResponse) -> bool {
+    answer.token_type().as_ref().eq_ignore_ascii_case("dpop")
 }
 
 impl Kept {
@@ -292,7 +306,10 @@ impl Kept {
         if !plain {
             return Err("the issuer answers a token that cannot stand in a header".to_owned());
         }
-        if !answer.token_type().as_ref().eq_ignore_ascii_case("bearer") {
+        if self.key.is_some() && !is_bound(answer) {
+            return Err("the issuer answers a token that is not bound to the key of this login".to_owned());
+        }
+        if self.key.is_none() && !answer.token_type().as_ref().eq_ignore_ascii_case("bearer") {
             return Err("the issuer answers a token that is no bearer token".to_owned());
         }
         self.access_token = SecretString::from(token.as_str());

@@ -17,6 +17,7 @@ use crate::identity;
 use crate::ids::Digest;
 use crate::limit;
 pub(super) use crate::oauth::Registered;
+use crate::oauth::dpop::ProofKey;
 use crate::oauth::register::{close, close_optional, open, open_optional};
 
 /// What is kept of one login.
@@ -43,6 +44,9 @@ pub(super) struct Kept {
     pub expires_at: Option<i64>,
     /// What was granted, as far as the issuer said.
     pub scope: Option<String>,
+    /// The key that the tokens are bound to, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<ProofKey>,
 }
 
 /// Where the login at one gateway is kept.
@@ -192,6 +196,7 @@ pub(super) mod tests {
             refresh_token: Some("rt-secret".to_owned().into()),
             expires_at,
             scope: None,
+            key: None,
         }
     }
 

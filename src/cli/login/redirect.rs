@@ -206,4 +206,24 @@ mod tests {
         };
         assert!(problem.contains("refused") && !problem.contains('\u{1b}'), "{problem}");
     }
+
+    #[tokio::test]
+    async fn so_many_connections_are_served_at_once_and_the_next_waits_for_a_place() {
+        use tokio::io::AsyncWriteExt as _;
+        use tokio::net::TcpStream;
+        let redirect = Redirect::open(0).await.unwrap();
+        let place = ("127.0.0.1", redirect.port);
+        let mut login = tokio::spawn(redirect.code(expected(false)));
+        let mut silent = Vec::new();
+        for _ in 0..limit::LOGIN_CONNECTIONS_MAX {
+            silent.push(TcpStream::connect(place).await.unwrap());
+        }
+        let mut browser = TcpStream::connect(place).await.unwrap();
+        let request = format!("GET {PATH}?code=c&state=s%261 HTTP/1.1\r\nhost: 127.0.0.1:{}\r\n\r\n", place.1);
+        browser.write_all(request.as_bytes()).await.unwrap();
+        let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut login).await;
+        assert!(early.is_err(), "one more was served than there are places");
+        silent.pop();
+        assert_eq!(login.await.unwrap(), Ok("c".to_owned()));
+    }
 }

@@ -6,8 +6,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use http::header::HeaderValue;
-use secrecy::ExposeSecret as _;
+use http::Request;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use super::LoginOptions;
@@ -16,6 +17,7 @@ use super::flow::{RenewError, log_in, renew};
 use super::kept::{Kept, Place};
 use crate::cli::output::complain;
 use crate::limit;
+use crate::oauth::dpop::{PROOF, Prover};
 
 /// Whether somebody can be asked to log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,56 @@ pub(crate) struct Login {
 #[derive(Debug)]
 struct Held {
     kept: Kept,
+    carried: Carried,
+}
+
+/// What requests carry: a token, and with each a fresh proof where it is bound to a key.
+#[derive(Debug, Clone)]
+pub(crate) struct Carried {
     header: HeaderValue,
+    bound: Option<(Arc<Prover>, SecretString)>,
+}
+
+impl PartialEq for Carried {
+    fn eq(&self, other: &Self) -> bool {
+        self.header == other.header
+    }
+}
+
+impl Carried {
+    /// A token that is bound to nothing.
+    pub(crate) fn bearer(token: &SecretString) -> Result<Self, String> {
+        Self::new("Bearer", token, None)
+    }
+
+    fn of(kept: &Kept) -> Result<Self, String> {
+        let prover = kept.key.clone().map(Prover::new);
+        let scheme = if prover.is_some() { "DPoP" } else { "Bearer" };
+        Self::new(scheme, &kept.access_token, prover).map_err(|problem| format!("{problem}; log in again"))
+    }
+
+    fn new(scheme: &str, token: &SecretString, prover: Option<Arc<Prover>>) -> Result<Self, String> {
+        let mut header = HeaderValue::from_str(&format!("{scheme} {}", token.expose_secret()))
+            .map_err(|_| "the token has characters that no token has".to_owned())?;
+        header.set_sensitive(true);
+        Ok(Self { header, bound: prover.map(|prover| (prover, token.clone())) })
+    }
+
+    /// Puts it into a request; each time that one is sent.
+    pub(crate) fn put<B>(&self, request: &mut Request<B>) -> Result<(), String> {
+        if let Some((prover, token)) = &self.bound {
+            let (method, place) = (request.method().as_str(), request.uri().to_string());
+            let proof = prover.prove(method, &place, Some(token.expose_secret()))?;
+            request.headers_mut().insert(PROOF, proof);
+        }
+        request.headers_mut().insert(AUTHORIZATION, self.header.clone());
+        Ok(())
+    }
+
+    /// Whether an answer wants another nonce in the proofs than the last one had.
+    pub(crate) fn wants_anew(&self, answer: &HeaderMap) -> bool {
+        self.bound.as_ref().is_some_and(|(prover, _)| prover.hear(answer))
+    }
 }
 
 impl Login {
@@ -59,9 +110,9 @@ impl Login {
     }
 
     /// What a request carries now; nothing before somebody has logged in.
-    pub(crate) async fn header(self: &Arc<Self>) -> Result<Option<HeaderValue>, String> {
+    pub(crate) async fn carried(self: &Arc<Self>) -> Result<Option<Carried>, String> {
         if let Some(held) = self.held().filter(|held| held.kept.is_fresh()) {
-            return Ok(Some(held.header.clone()));
+            return Ok(Some(held.carried.clone()));
         }
         let this = Arc::clone(self);
         finished(async move { this.in_time().await }).await
@@ -70,14 +121,14 @@ impl Login {
     /// Another token after the gateway refused the one of `refused`.
     pub(crate) async fn after_refusal(
         self: &Arc<Self>,
-        refused: Option<&HeaderValue>,
+        refused: Option<&Carried>,
         challenge: Challenge,
-    ) -> Result<HeaderValue, String> {
+    ) -> Result<Carried, String> {
         let (this, refused) = (Arc::clone(self), refused.cloned());
         finished(async move { this.another(refused.as_ref(), &challenge).await }).await
     }
 
-    async fn in_time(&self) -> Result<Option<HeaderValue>, String> {
+    async fn in_time(&self) -> Result<Option<Carried>, String> {
         let _turn = self.turn.lock().await;
         let Some(kept) = self.place.read()? else { return Ok(None) };
         if kept.is_fresh() {
@@ -92,16 +143,15 @@ impl Login {
         }
     }
 
-    async fn another(&self, refused: Option<&HeaderValue>, challenge: &Challenge) -> Result<HeaderValue, String> {
+    async fn another(&self, refused: Option<&Carried>, challenge: &Challenge) -> Result<Carried, String> {
         let mut turn = self.turn.lock().await;
         // Somebody else has got one while we waited for our turn: here, or in another process.
-        if let Some(held) = self.held().filter(|held| Some(&held.header) != refused && !challenge.is_step_up()) {
-            return Ok(held.header.clone());
+        if let Some(held) = self.held().filter(|held| Some(&held.carried) != refused && !challenge.is_step_up()) {
+            return Ok(held.carried.clone());
         }
         // A token that is renewed tells of the same login.
         if let Some(kept) = self.place.read()?.filter(|_| !challenge.is_step_up()) {
-            let header = header(&kept)?;
-            if Some(&header) != refused && !kept.is_over() {
+            if Some(&Carried::of(&kept)?) != refused && !kept.is_over() {
                 return self.hold(kept);
             }
             match self.renewed(&kept).await {
@@ -151,13 +201,13 @@ impl Login {
         Ok(kept)
     }
 
-    async fn log_in(&self, challenge: &Challenge, refused: Option<&HeaderValue>) -> Result<Kept, String> {
+    async fn log_in(&self, challenge: &Challenge, refused: Option<&Carried>) -> Result<Kept, String> {
         let turn = self.place.turn().await?;
         // Another process may have logged in while this one waited.
         if let Some(kept) = self.place.read()?
             && kept.is_fresh()
             && !challenge.is_step_up()
-            && Some(&header(&kept)?) != refused
+            && Some(&Carried::of(&kept)?) != refused
         {
             return Ok(kept);
         }
@@ -184,11 +234,11 @@ impl Login {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn hold(&self, kept: Kept) -> Result<HeaderValue, String> {
-        let header = header(&kept)?;
-        let held = Arc::new(Held { kept, header: header.clone() });
+    fn hold(&self, kept: Kept) -> Result<Carried, String> {
+        let carried = Carried::of(&kept)?;
+        let held = Arc::new(Held { kept, carried: carried.clone() });
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
-        Ok(header)
+        Ok(carried)
     }
 }
 
@@ -198,11 +248,4 @@ async fn finished<T: Send + 'static>(
     work: impl Future<Output = Result<T, String>> + Send + 'static,
 ) -> Result<T, String> {
     tokio::spawn(work).await.unwrap_or_else(|error| Err(format!("the login broke off: {error}")))
-}
-
-fn header(kept: &Kept) -> Result<HeaderValue, String> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", kept.access_token.expose_secret()))
-        .map_err(|_| "the token has characters that no token has; log in again".to_owned())?;
-    value.set_sensitive(true);
-    Ok(value)
 }

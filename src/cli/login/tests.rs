@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::flow::{RenewError, log_in, renew};
+use super::kept::Kept;
 use super::kept::tests::kept;
 use super::{Challenge, LoginOptions};
 
@@ -20,7 +21,7 @@ async fn world(spell: impl Fn(&str) -> (Value, Value)) -> (Url, Arc<Mutex<Vec<St
     let (protected, server) = spell(&origin);
     let asked = Arc::new(Mutex::new(Vec::new()));
     let (tokens, devices, registrations) = (Arc::clone(&asked), Arc::clone(&asked), Arc::clone(&asked));
-    let token = move |body: String| async move {
+    let token = move |headers: http::HeaderMap, body: String| async move {
         let mut seen = tokens.lock().unwrap();
         seen.push(body.clone());
         let polled = seen.iter().filter(|body| body.contains("device_code=")).count();
@@ -30,7 +31,9 @@ async fn world(spell: impl Fn(&str) -> (Value, Value)) -> (Url, Arc<Mutex<Vec<St
         if body.contains("refresh_token=used") {
             return (StatusCode::BAD_REQUEST, Json(json!({ "error": "invalid_grant" })));
         }
-        (StatusCode::OK, Json(json!({ "access_token": "fresh", "token_type": "bearer", "expires_in": 60 })))
+        let binds = headers.contains_key("dpop") && !body.contains("refresh_token=plain");
+        let kind = if binds { "DPoP" } else { "bearer" };
+        (StatusCode::OK, Json(json!({ "access_token": "fresh", "token_type": kind, "expires_in": 60 })))
     };
     let device = move |body: String| async move {
         devices.lock().unwrap().push(body);
@@ -148,4 +151,30 @@ async fn a_renewed_token_keeps_what_the_answer_leaves_out() {
     assert!(matches!(renew(&before).await, Err(RenewError::Over(_))));
     before.token_endpoint = Url::parse("http://127.0.0.1:1/token").unwrap();
     assert!(matches!(renew(&before).await, Err(RenewError::Unknown(_))));
+}
+
+#[tokio::test]
+async fn a_token_is_bound_to_a_key_where_both_know_how_and_renewed_with_the_same() {
+    let signs = |mut document: Value| {
+        document["dpop_signing_alg_values_supported"] = json!(["ES256"]);
+        document
+    };
+    for (gateway, issuer) in [(true, true), (true, false), (false, true)] {
+        let spell = |origin: &str| {
+            let (protected, server) = (protected(origin), server(origin));
+            (if gateway { signs(protected) } else { protected }, if issuer { signs(server) } else { server })
+        };
+        let (url, _) = world(spell).await;
+        let kept = log_in(&url, &LoginOptions { device: true, ..quiet() }, &Challenge::default()).await.unwrap();
+        assert_eq!(kept.key.is_some(), gateway && issuer, "{gateway} {issuer}");
+        let Some(key) = &kept.key else { continue };
+        let written = serde_json::to_string(&kept).unwrap();
+        assert!(written.contains("\"key\"") && !format!("{kept:?}").contains(&serde_json::to_string(key).unwrap()));
+        let renewable = |refresh: &str| Kept { refresh_token: Some(refresh.to_owned().into()), ..kept.clone() };
+        let after = renew(&renewable("good")).await.unwrap();
+        assert_eq!(serde_json::to_string(&after.key).unwrap(), serde_json::to_string(&kept.key).unwrap());
+        // One that is bound to nothing is not taken in the place of one that was.
+        let Err(RenewError::Over(problem)) = renew(&renewable("plain")).await else { panic!("it was taken") };
+        assert!(problem.contains("not bound to the key"), "{problem}");
+    }
 }

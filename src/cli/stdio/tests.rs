@@ -176,3 +176,74 @@ async fn a_token_file_that_others_can_read_is_refused() {
     use secrecy::ExposeSecret as _;
     assert_eq!(token(None, Some(file.path())).await.unwrap().unwrap().expose_secret(), "secret-token");
 }
+
+/// A gateway that answers a request, each on a connection of its own, when it has a permit; counts what arrived.
+async fn slow_gateway(permits: Arc<Semaphore>, arrived: Arc<std::sync::atomic::AtomicUsize>) -> Url {
+    use tokio::io::AsyncReadExt as _;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = Url::parse(&format!("http://{}/mcp", listener.local_addr().unwrap())).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (permits, arrived) = (Arc::clone(&permits), Arc::clone(&arrived));
+            tokio::spawn(async move {
+                let mut request = String::new();
+                let message: Tree = loop {
+                    let mut more = [0; 4_096];
+                    let length = stream.read(&mut more).await.unwrap();
+                    request.push_str(std::str::from_utf8(&more[..length]).unwrap());
+                    let body = request.split_once("\r\n\r\n").map(|(_, body)| serde_json::from_str(body));
+                    match body {
+                        Some(Ok(message)) => break message,
+                        // The other end has gone.
+                        _ if length == 0 => return,
+                        _ => {}
+                    }
+                };
+                arrived.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+                permits.acquire().await.unwrap().forget();
+                let body = json!({ "jsonrpc": "2.0", "id": message["id"], "result": {} }).to_string();
+                let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ";
+                let _ = stream.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).await;
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn so_many_requests_are_open_at_once_and_the_next_waits_for_one_of_them() {
+    let (permits, arrived) = (Arc::new(Semaphore::new(0)), Arc::default());
+    let url = slow_gateway(Arc::clone(&permits), Arc::clone(&arrived)).await;
+    let (mut input, theirs) = tokio::io::duplex(1024 * 1024);
+    let (ours, output) = tokio::io::duplex(64 * 1024);
+    let way = Way::with_token(&url, Some(SecretString::from("ann"))).unwrap();
+    let bridge = tokio::spawn(Bridge::new(&url, way).unwrap().run(theirs, ours));
+    for id in 0..=limit::BRIDGE_REQUESTS_MAX as u64 {
+        input.write_all(format!("{}\n", modern(id, "tools/list", json!({}))).as_bytes()).await.unwrap();
+    }
+    let count = || arrived.load(std::sync::atomic::Ordering::Acquire);
+    let until = async |wanted: usize| {
+        for _ in 0..3_000 {
+            if count() == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} requests arrived, and not {wanted}", count());
+    };
+    until(limit::BRIDGE_REQUESTS_MAX).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(count(), limit::BRIDGE_REQUESTS_MAX, "one more is open than there are places");
+    permits.add_permits(1);
+    until(limit::BRIDGE_REQUESTS_MAX + 1).await;
+    permits.add_permits(limit::BRIDGE_REQUESTS_MAX);
+    drop(input);
+    let mut answers = BufReader::new(output).lines();
+    let mut answered = std::collections::BTreeSet::new();
+    while let Some(line) = answers.next_line().await.unwrap() {
+        let answer: Tree = serde_json::from_str(&line).unwrap();
+        assert!(answer["result"].is_object() && answered.insert(answer["id"].as_u64().unwrap()), "{line}");
+    }
+    assert_eq!(answered.len(), limit::BRIDGE_REQUESTS_MAX + 1);
+    bridge.await.unwrap().unwrap();
+}

@@ -7,14 +7,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HeaderValue};
+use futures_util::FutureExt as _;
 use http::{Method as Verb, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use url::Url;
 
-use crate::cli::login::{self, Challenge, Login};
+use crate::cli::login::{self, Carried, Challenge, Login};
 use crate::egress::{EgressPolicy, UpstreamClient, upstream_client};
 use crate::front::Front;
 use crate::limit;
@@ -39,7 +39,7 @@ pub(in crate::cli) enum Way {
 /// Where the token of a request comes from.
 pub(in crate::cli) enum Token {
     /// From the command line's user, or there is none.
-    Given(Option<HeaderValue>),
+    Given(Option<Carried>),
     /// From a login of our own.
     Login(Arc<Login>),
 }
@@ -50,13 +50,7 @@ impl Way {
     /// # Errors
     /// When the URL is not `https:` and not on this machine, or TLS cannot be set up.
     pub(in crate::cli) fn with_token(url: &Url, token: Option<SecretString>) -> Result<Self, String> {
-        let token = token.map(|token| {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))
-                .map_err(|_| "the token has characters that no token has".to_owned())?;
-            value.set_sensitive(true);
-            Ok::<_, String>(value)
-        });
-        Self::new(url, Token::Given(token.transpose()?))
+        Self::new(url, Token::Given(token.as_ref().map(Carried::bearer).transpose()?))
     }
 
     /// To the gateway at `url`, with what a login there gets.
@@ -83,11 +77,11 @@ impl Way {
             Self::There { client, token: Token::Login(login) } => (client, login),
             Self::There { client, token: Token::Given(token) } => return once(client, request, token.as_ref()).await,
             Self::Here(front) => {
-                let response = Box::pin(front.answer(request, IpAddr::V4(Ipv4Addr::LOCALHOST))).await;
+                let response = front.answer(request, IpAddr::V4(Ipv4Addr::LOCALHOST)).boxed().await;
                 return Ok(response.map(|body| body.map_err(|error| error.to_string()).boxed_unsync()));
             }
         };
-        let carried = login.header().await?;
+        let carried = login.carried().await?;
         let again = request.clone();
         let response = once(client, request, carried.as_ref()).await?;
         // Nobody is asked to log in for the sake of a goodbye.
@@ -128,11 +122,23 @@ impl Way {
 async fn once(
     client: &UpstreamClient,
     mut request: Request<Full<Bytes>>,
-    token: Option<&HeaderValue>,
+    token: Option<&Carried>,
 ) -> Result<Response<Body>, String> {
-    if let Some(token) = token {
-        request.headers_mut().insert(AUTHORIZATION, token.clone());
+    let Some(token) = token else { return plain(client, request).await };
+    let mut again = request.clone();
+    token.put(&mut request)?;
+    let response = plain(client, request).await?;
+    // Whoever wants another nonce has not looked at anything else yet.
+    if token.wants_anew(response.headers()) && response.status() == StatusCode::UNAUTHORIZED {
+        token.put(&mut again)?;
+        let response = plain(client, again).await?;
+        let _next_time = token.wants_anew(response.headers());
+        return Ok(response);
     }
+    Ok(response)
+}
+
+async fn plain(client: &UpstreamClient, request: Request<Full<Bytes>>) -> Result<Response<Body>, String> {
     let place = request.uri().clone();
     let response = client.request(request).await.map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();

@@ -10,7 +10,7 @@ use super::credential::reference;
 use super::export::address;
 use crate::config::leaf::{Count, Period, Size};
 use crate::config::reader::Table;
-use crate::config::{ObjectStoreConfig, RecordConfig, SecretReference, SinkConfig, keys};
+use crate::config::{ObjectStoreConfig, RecordConfig, RedactedPath, SecretReference, SinkConfig, keys};
 use crate::limit;
 
 /// Reads `[record]`.
@@ -33,6 +33,7 @@ pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<RecordConfig> {
     let keep_days = table.get::<Count>("keep_days");
     let keep_bytes = table.get::<Size>("keep_bytes").map(|size| size.0);
     let reserve_bytes = table.get::<Size>("reserve_bytes");
+    let redact = read_redact(&mut table);
     if let (Some(keep), Some(segment)) = (keep_bytes, &segment)
         && keep < 2 * segment.get_ref().0
     {
@@ -52,7 +53,31 @@ pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<RecordConfig> {
         keep_age: keep_days.map(|days| Duration::from_secs(u64::from(days.0) * 86_400)),
         keep_bytes,
         reserve_bytes: reserve_bytes?.0,
+        redact: redact?,
     })
+}
+
+fn read_redact(table: &mut Table<'_, '_>) -> Option<Vec<RedactedPath>> {
+    let written = table.get::<Vec<Spanned<String>>>("redact")?;
+    if written.len() > limit::REDACTED_PATHS_MAX {
+        let message = format!("{} arguments are too many: at most {}", written.len(), limit::REDACTED_PATHS_MAX);
+        table.mistake(&table.place("redact"), message);
+    }
+    let mut rows = Vec::new();
+    for text in written {
+        match RedactedPath::parse(text.get_ref()) {
+            Some(row) => rows.push(row),
+            None => {
+                let message = format!(
+                    "`{}` names no argument: write SERVER/TOOL:ARGUMENT, such as git/push:auth.token, with * for any server \
+                     or tool",
+                    text.get_ref()
+                );
+                table.mistake(&text.span(), message);
+            }
+        }
+    }
+    Some(rows)
 }
 
 fn read_sinks(table: &mut Table<'_, '_>, base: &Path) -> Option<Vec<SinkConfig>> {
@@ -183,6 +208,18 @@ mod tests {
             let mistakes = record(&format!("sinks = [\"{wrong}\"]")).unwrap_err();
             assert!(mistakes[0].message.contains("is not a sink"), "{wrong}: {mistakes:?}");
         }
+    }
+
+    #[test]
+    fn arguments_that_are_left_out_are_named_one_by_one() {
+        let config = record(r#"redact = ["git/push:auth.token", "*/*:password"]"#).unwrap();
+        let paths: Vec<&str> = config.redact.iter().map(RedactedPath::path).collect();
+        assert_eq!(paths, ["auth.token", "password"]);
+        let mistakes = record(r#"redact = ["password"]"#).unwrap_err();
+        assert!(mistakes[0].message.contains("names no argument") && mistakes[0].line > 1, "{mistakes:?}");
+        let many = |count: usize| record(&format!("redact = [{}]", vec!["\"*/*:a\""; count].join(", ")));
+        assert_eq!(many(limit::REDACTED_PATHS_MAX).unwrap().redact.len(), limit::REDACTED_PATHS_MAX);
+        assert!(many(limit::REDACTED_PATHS_MAX + 1).unwrap_err()[0].message.contains("too many"));
     }
 
     #[test]

@@ -159,6 +159,8 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
         health: health?,
         forward_headers: forward_headers?,
         elicit_url_hosts: elicit_url_hosts?,
+        // Of `[record]`.
+        redact: Vec::new(),
         id,
     })
 }

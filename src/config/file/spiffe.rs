@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::address::{http_url, is_loopback};
 use crate::config::leaf::Period;
 use crate::config::reader::Table;
-use crate::config::spiffe::{BundlePlace, IssuerKind, SpiffeConfig, TrustDomain};
+use crate::config::spiffe::{BundleEndpoint, BundlePlace, IssuerKind, SpiffeConfig, TrustDomain};
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
@@ -18,7 +18,7 @@ enum Kind {
     Spiffe,
 }
 
-const SPIFFE_KEYS: [&str; 3] = ["trust_domain", "bundle", "svid_life_max"];
+const SPIFFE_KEYS: [&str; 5] = ["trust_domain", "bundle", "endpoint_id", "endpoint_bundle", "svid_life_max"];
 /// What is the issuer's own matter, or is said by no SVID.
 const OIDC_KEYS: [&str; 10] = [
     "issuer",
@@ -45,6 +45,7 @@ pub fn read(table: &mut Table<'_, '_>, base: &Path, loopback_allowed: bool) -> O
     }
     let domain = table.at::<String>("trust_domain");
     let bundle = table.at::<String>("bundle");
+    let (id, first) = (table.at::<String>("endpoint_id"), table.at::<String>("endpoint_bundle"));
     let svid_life_max = table.get::<Period>("svid_life_max");
     let needed: &[(&str, bool, &str)] = match kind {
         Kind::Oidc => &[("issuer", table.has("issuer"), "issuer = \"https://...\"")],
@@ -63,8 +64,49 @@ pub fn read(table: &mut Table<'_, '_>, base: &Path, loopback_allowed: bool) -> O
     let trust_domain = TrustDomain::new(domain.get_ref()).map_err(|message| table.mistake(&domain.span(), message));
     let place = place(bundle.get_ref(), base, loopback_allowed);
     let place = place.map_err(|message| table.mistake(&bundle.span(), message));
+    let endpoint = match (id, first) {
+        (None, None) => None,
+        (Some(id), Some(first)) => Some((id, first)),
+        (Some(written), None) | (None, Some(written)) => {
+            let both = "write `endpoint_id` and `endpoint_bundle`, both or neither: an endpoint is known by its SVID, and \
+                        that by a bundle which is here already";
+            table.mistake(&written.span(), both.to_owned());
+            return None;
+        }
+    };
+    let place = match (place, endpoint) {
+        (Ok(place), Some((id, first))) => {
+            let found = known_by_svid(place, trust_domain.as_ref().ok(), id.get_ref(), first.get_ref(), base);
+            found.map_err(|message| table.mistake(&id.span(), message))
+        }
+        (place, _) => place,
+    };
     let svid_life_max = svid_life_max?.0;
     Some(IssuerKind::Spiffe(SpiffeConfig { trust_domain: trust_domain.ok()?, bundle: place.ok()?, svid_life_max }))
+}
+
+/// The same endpoint, known by the SVID of a workload of its trust domain (profile `https_spiffe`).
+fn known_by_svid(
+    place: BundlePlace,
+    domain: Option<&TrustDomain>,
+    id: &str,
+    first: &str,
+    base: &Path,
+) -> Result<BundlePlace, String> {
+    let url = match place {
+        BundlePlace::Web(url) if url.scheme() == "https" => url,
+        _ => return Err("an `endpoint_id` is that of a bundle endpoint: write its https:// URL as `bundle`".to_owned()),
+    };
+    let path = domain.and_then(|domain| id.strip_prefix(&format!("spiffe://{domain}/")));
+    if path.is_none_or(str::is_empty) {
+        return Err("the endpoint is a workload of the trust domain itself: write endpoint_id = \
+                    \"spiffe://TRUST-DOMAIN/PATH\""
+            .to_owned());
+    }
+    match first.strip_prefix("file:").filter(|path| !path.is_empty()) {
+        Some(path) => Ok(BundlePlace::Spiffe(BundleEndpoint { url, id: id.to_owned(), first: base.join(path) })),
+        None => Err("write endpoint_bundle = \"file:PATH\": a bundle that is here already".to_owned()),
+    }
 }
 
 fn place(text: &str, base: &Path, loopback_allowed: bool) -> Result<BundlePlace, String> {

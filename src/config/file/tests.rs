@@ -437,7 +437,11 @@ fn every_documented_key_is_read() {
         section(&keys::LIMITS, "[limits]", &[]),
         // Not behind the proxies above.
         "[anonymous]\nenabled = false\n".to_owned(),
-        section(&keys::ISSUER, "[issuers.corp]", &["trust_domain", "bundle", "svid_life_max"]),
+        section(
+            &keys::ISSUER,
+            "[issuers.corp]",
+            &["trust_domain", "bundle", "endpoint_id", "endpoint_bundle", "svid_life_max"],
+        ),
         spiffe::every_key(&section),
         section(&keys::CLAIMS, "[issuers.corp.claims]", &[]),
         section(&keys::SCOPE_RULE, "[[issuers.corp.scope_rules]]", &[]),

@@ -54,7 +54,7 @@ pub const WEBHOOK: Section = Section {
         required("url", "URL"),
         required(
             "events",
-            "list of `\"approval.requested\"`, `\"agent.suspended\"`, `\"pin.changed\"`, `\"break_glass.opened\"`, `\"break_glass.used\"`, `\"access.requested\"`",
+            "list of `\"approval.requested\"`, `\"agent.suspended\"`, `\"server.suspended\"`, `\"pin.changed\"`, `\"break_glass.opened\"`, `\"break_glass.used\"`, `\"access.requested\"`",
         ),
         defaulted("allow_private", "boolean", "false"),
     ],

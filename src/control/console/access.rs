@@ -3,6 +3,8 @@
 //! Decides nothing: what may be known of a server is [`crate::gateway::access`]'s. Invariant: an object that somebody may
 //! not know of is answered as one that does not exist.
 
+use std::sync::Arc;
+
 use axum::response::{IntoResponse as _, Redirect, Response};
 use http::StatusCode;
 use maud::{Markup, html};
@@ -17,7 +19,7 @@ use crate::control::governs::AccessWish;
 use crate::gateway::access::{AccessItem, AccessServer, AccessStopped};
 use crate::ids::AgentId;
 use crate::limit;
-use crate::outcome::{Reason, Stop};
+use crate::outcome::{Failure, Reason, Stop};
 use crate::record::redact;
 
 /// `GET /access`.
@@ -212,8 +214,15 @@ pub(super) async fn wish(posted: Posted) -> Response {
     let [object, action, note] = ["object", "action", "note"].map(|name| posted.field(name));
     let agent = AgentId::new(&posted.field("agent")).ok();
     let note: String = redact::secrets(&note).chars().take(limit::CONSOLE_TEXT_CHARACTERS_MAX).collect();
-    let wish = AccessWish { object: &object, action: &action, agent: agent.as_ref(), note: &note };
-    match posted.visit.console.operations.wish(&posted.visit.caller, wish).await {
+    let (operations, caller) = (Arc::clone(&posted.visit.console.operations), posted.visit.caller.clone());
+    let (asked, with) = ((object.clone(), action.clone()), agent.clone());
+    let asking = async move {
+        let wish = AccessWish { object: &asked.0, action: &asked.1, agent: with.as_ref(), note: &note };
+        operations.wish(&caller, wish).await
+    };
+    // Whoever hangs up leaves a record all the same.
+    let told = tokio::spawn(asking).await;
+    match told.unwrap_or_else(|error| Err(Failure::after(Reason::Internal, error.to_string()).into())) {
         Ok(_) => {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
             query.append_pair("object", &object).append_pair("action", &action).append_pair("done", "asked");

@@ -75,6 +75,7 @@ pub(super) async fn explain(posted: Posted) -> Response {
                 actors: Vec::new(),
                 mandate: None,
                 seen: None,
+                token: None,
             };
             match visit.send::<Explanation>((Verb::Post, "/explain"), None, &question).await {
                 Ok(answer) => explained(&answer),

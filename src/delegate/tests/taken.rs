@@ -16,6 +16,8 @@ struct Rows {
     owed: Mutex<Map<String, Row>>,
     /// Whether no more fit.
     full: std::sync::atomic::AtomicBool,
+    /// How often something was noted that is still to be given back.
+    noted: AtomicUsize,
 }
 
 impl Rows {
@@ -48,6 +50,10 @@ impl Shelf for Rows {
         if self.full.load(Ordering::SeqCst) {
             return Box::pin(std::future::ready(Ok(Changed::Full(0))));
         }
+        let notes = |change: &Change| {
+            change.section.rows_max == limit::CREDENTIALS_OWED_MAX && matches!(change.action, Action::Put { .. })
+        };
+        self.noted.fetch_add(usize::from(changes.iter().any(notes)), Ordering::SeqCst);
         for change in changes {
             let mut rows = self.of(change.section).lock().unwrap();
             let Action::Put { owner, body, expires_at_us } = change.action else {
@@ -210,6 +216,7 @@ async fn what_is_not_taken_back_yet_is_kept_sealed_until_it_is_and_a_row_that_wa
     world.answers_at("/revoke", 503, json!("down"));
     assert_eq!(world.delegate.take_back(&subject("alice")).await.unwrap()[0].state, Taken::Pending);
     let row = rows.owed.lock().unwrap().values().next().unwrap().clone();
+    assert_eq!(rows.noted.load(Ordering::SeqCst), 1, "once, whoever was first");
     assert!(row.expires_at_us.is_some() && !row.body.contains("exchanged-0"), "{}", row.body);
     world.answers_at("/revoke", 200, json!({}));
     while !rows.owed.lock().unwrap().is_empty() {
@@ -232,6 +239,16 @@ async fn what_is_not_taken_back_yet_is_kept_sealed_until_it_is_and_a_row_that_wa
     rows.owed.lock().unwrap().insert(row.key.clone(), row);
     world.delegate.settle(&world.config).await.unwrap();
     assert_eq!((world.asked_at("/revoke").len(), rows.owed.lock().unwrap().len()), (asked + 1, 0));
+    // Of many at once, as many as fit are noted in one change, and none is left that was given back.
+    world.ask(&alice, None).await.unwrap();
+    let good = world.delegate.held.take(|_| true).remove(0);
+    let many: Vec<_> = (0..200).map(|number| Arc::new(good.named(&format!("many-{number:03}")))).collect();
+    let (before, asked) = (rows.noted.load(Ordering::SeqCst), world.asked_at("/revoke").len());
+    drop(world.delegate.taking.begin_all(many, world.delegate.ledger.as_ref()));
+    while world.asked_at("/revoke").len() < asked + 200 || !rows.owed.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(rows.noted.load(Ordering::SeqCst) - before <= 200_usize.div_ceil(limit::SHELF_CHANGES_MAX));
     // Where there is no place it is said, and tried for as long as this process lives.
     world.answers_at("/revoke", 503, json!("down"));
     world.ask(&alice, None).await.unwrap();
@@ -470,7 +487,7 @@ async fn an_authorization_server_that_does_not_answer_keeps_no_other_from_taking
     // And what an earlier process left behind.
     let ledger = world.delegate.ledger.clone().unwrap();
     for issued in [from_there("b-there"), Arc::new(good.named("c-good"))] {
-        ledger.owe(&issued).await;
+        ledger.owe(&[&*issued]).await;
     }
     tokio::select! {
         settled = world.delegate.settle(&world.config) => panic!("one of them never answers: {settled:?}"),

@@ -133,14 +133,17 @@ impl Vault {
         (others || elsewhere).then_some(kept)
     }
 
-    /// Whether the account that something was begun with is still linked.
+    /// Whether the account that something was begun with is still linked, and nobody took it back: that is in force before
+    /// its row is gone.
     ///
     /// # Errors
     /// `store_unavailable`.
     pub async fn stands(&self, tie: AccountTie) -> Result<bool, Failure> {
         let row = self.shelf.row(ACCOUNTS, &tie.place.to_string()).await?;
         let kept = row.and_then(|row| serde_json::from_str::<Kept>(&row.body).ok());
-        Ok(kept.is_some_and(|kept| kept.linked_at == tie.linked_at))
+        let taken =
+            |kept: &Kept| self.identity.is_account_revoked(&kept.owner.issuer, &kept.owner.subject, &kept.server);
+        Ok(kept.is_some_and(|kept| kept.linked_at == tie.linked_at && !taken(&kept)))
     }
 
     /// Accounts, of one owner where one is named.

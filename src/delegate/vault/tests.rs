@@ -198,6 +198,7 @@ async fn world(scope_bytes: usize) -> World {
         },
         forward_headers: Vec::new(),
         elicit_url_hosts: Vec::new(),
+        redact: Vec::new(),
         idempotent: Vec::new(),
     };
     let rows = Arc::new(Rows { clock_us: AtomicI64::new(1_000_000_000), ..Rows::default() });
@@ -206,11 +207,15 @@ async fn world(scope_bytes: usize) -> World {
 
 impl World {
     fn replica(&self) -> Arc<Vault> {
+        self.replica_with(Arc::default())
+    }
+
+    fn replica_with(&self, revocations: Arc<crate::identity::Revocations>) -> Arc<Vault> {
         let sealer = Sealer::new([&[7_u8; 32][..]]).unwrap();
         let ourselves = Ourselves::at(&Url::parse(&self.origin).unwrap());
         let config = crate::identity::fixture::config();
         let (tasks, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
-        let identity = crate::identity::Identity::new(&config, Arc::default(), tasks, stop);
+        let identity = crate::identity::Identity::new(&config, revocations, tasks, stop);
         Vault::new(Arc::clone(&self.rows) as _, sealer, ourselves, Arc::new(identity))
     }
 
@@ -292,6 +297,30 @@ impl World {
 }
 
 mod back;
+
+#[tokio::test]
+async fn what_was_begun_with_an_account_ends_when_it_is_taken_back_and_not_with_its_row() {
+    use crate::identity::described::AccountName;
+    use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
+    let world = world(0).await;
+    let revocations = Arc::new(crate::identity::Revocations::default());
+    let vault = world.replica_with(Arc::clone(&revocations));
+    let owner = world.link(&vault).await;
+    let linked_at = vault.list(None).await.unwrap()[0].linked_at;
+    let tie = AccountTie { place: owner.place(&world.server.id), linked_at };
+    assert!(vault.stands(tie).await.unwrap());
+    let target = RevocationTarget::Account(owner.issuer.clone(), AccountName::new(&world.server.id, &owner.subject));
+    let revocation = Revocation {
+        target,
+        mode: RevocationMode::Block,
+        actor: "host:0".to_owned(),
+        note: String::new(),
+        at: crate::identity::now_s(),
+    };
+    let epoch = crate::ids::RevocationEpoch(1);
+    revocations.replace(epoch, vec![Held { since: epoch, revocation }]);
+    assert!(!vault.stands(tie).await.unwrap(), "its row is there still");
+}
 
 #[tokio::test]
 async fn replicas_that_want_an_account_at_once_renew_it_once() {

@@ -356,3 +356,99 @@ async fn it_listens_on_loopback_only() {
     };
     assert!(DemoIssuer::start(options, &TaskTracker::new(), CancellationToken::new()).await.is_err());
 }
+
+/// Registers a client; answers its id and its name.
+async fn registered(state: &Arc<State>, registration: Value) -> Result<(String, String), &'static str> {
+    let registration = axum::Json(serde_json::from_value(registration).unwrap());
+    let answer = register::register(axum::extract::State(Arc::clone(state)), Ok(registration)).await;
+    let (_, axum::Json(client)) = answer.map_err(|problem| problem.code)?;
+    Ok((client["client_id"].as_str().unwrap().to_owned(), client["client_name"].as_str().unwrap().to_owned()))
+}
+
+#[tokio::test]
+async fn so_many_clients_are_remembered_and_of_each_so_much() {
+    let world = world().await;
+    let state = &world.issuer.state;
+    let uris = |count: usize| -> Vec<_> { (0..count).map(|number| format!("http://127.0.0.1/{number}")).collect() };
+    let many = uris(limit::DEMO_REDIRECT_URIS_MAX + 1);
+    assert_eq!(registered(state, json!({ "redirect_uris": many })).await, Err("invalid_redirect_uri"));
+    let name = "n".repeat(limit::DEMO_CLIENT_NAME_CHARACTERS_MAX + 1);
+    let most = json!({ "redirect_uris": uris(limit::DEMO_REDIRECT_URIS_MAX), "client_name": name });
+    let (_, shown) = registered(state, most).await.unwrap();
+    assert_eq!(shown, name[1..]);
+    let mut newest = String::new();
+    for _ in 0..limit::DEMO_CLIENTS_MAX + 100 {
+        (newest, _) = registered(state, json!({ "redirect_uris": uris(1) })).await.unwrap();
+    }
+    state.registered.run_pending_tasks();
+    assert_eq!(state.registered.entry_count(), limit::DEMO_CLIENTS_MAX);
+    assert!(state.client(&newest).is_some(), "who registers in a loop locks nobody out");
+}
+
+/// Asks for a page as the router does; answers the id of the request on it.
+async fn page(state: &Arc<State>, client: &str) -> String {
+    let query = authorize_path(client, &[]).split_once('?').unwrap().1.to_owned();
+    let page = authorize::page(axum::extract::State(Arc::clone(state)), axum::extract::RawQuery(Some(query))).await;
+    let page = axum::body::to_bytes(page.into_body(), limit::DEMO_BODY_BYTES_MAX).await.unwrap();
+    let page = String::from_utf8(page.to_vec()).unwrap();
+    page.split("name=\"request\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+}
+
+/// Clicks on a name; answers the code.
+async fn click(state: &Arc<State>, request: &str) -> Option<String> {
+    let form = encode(&[("request", request), ("user", "alice")]);
+    let answer = authorize::signed_in(axum::extract::State(Arc::clone(state)), form.into()).await;
+    let location = url::Url::parse(answer.headers().get("location")?.to_str().unwrap()).unwrap();
+    location.query_pairs().find(|(name, _)| name == "code").map(|(_, code)| code.into_owned())
+}
+
+#[tokio::test]
+async fn so_many_pages_and_codes_are_open_at_once_and_the_newest_are_good() {
+    let world = world().await;
+    let state = &world.issuer.state;
+    let (client, _) = registered(state, json!({ "redirect_uris": ["http://127.0.0.1/cb"] })).await.unwrap();
+    let first = page(state, &client).await;
+    let mut newest = String::new();
+    for _ in 0..limit::DEMO_PENDING_MAX + 100 {
+        newest = page(state, &client).await;
+    }
+    state.pending.run_pending_tasks();
+    assert_eq!(state.pending.entry_count(), limit::DEMO_PENDING_MAX);
+    assert!(click(state, &first).await.is_none(), "the oldest page made room");
+    let old = click(state, &newest).await.unwrap();
+    let mut code = String::new();
+    for _ in 0..limit::DEMO_PENDING_MAX + 100 {
+        code = click(state, &page(state, &client).await).await.unwrap();
+    }
+    state.codes.run_pending_tasks();
+    assert_eq!(state.codes.entry_count(), limit::DEMO_PENDING_MAX);
+    assert_eq!(world.token(&redeem(&client, &old)).await["error"], "invalid_grant");
+    assert!(world.token(&redeem(&client, &code)).await["access_token"].is_string());
+}
+
+#[tokio::test]
+async fn so_many_requests_are_served_at_once_and_one_more_is_told_to_come_again() {
+    use tokio::io::AsyncWriteExt as _;
+    let world = world().await;
+    let place = world.issuer.url().strip_prefix("http://").unwrap().to_owned();
+    let mut unfinished = Vec::new();
+    for _ in 0..limit::DEMO_REQUESTS_MAX {
+        let mut stream = tokio::net::TcpStream::connect(&place).await.unwrap();
+        // Its body never comes.
+        let head = "content-type: application/json\r\ncontent-length: 9\r\n\r\n";
+        stream.write_all(format!("POST /register HTTP/1.1\r\nhost: {place}\r\n{head}").as_bytes()).await.unwrap();
+        unfinished.push(stream);
+    }
+    let until = async |wanted: u16| {
+        for _ in 0..500 {
+            if world.get("/jwks").await.status() == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it never answered {wanted}");
+    };
+    until(503).await;
+    drop(unfinished);
+    until(200).await;
+}

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use super::*;
 use crate::config::TlsConfig;
 use crate::front::fixture::Scripted;
+use crate::gateway::Gateway;
 use crate::ids::ReplicaId;
 use crate::wire::handle::Sealer;
 
@@ -362,4 +363,17 @@ async fn the_official_client_is_at_home_in_both_eras() {
         assert!(seen.iter().all(|request| request.client.version.as_str() == version), "{version}");
         assert_eq!(seen.len(), 3, "{version}: the beginning, the list and the call");
     }
+}
+
+/// How much room what a function promises takes.
+fn room<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+    size_of::<F>()
+}
+
+/// What answers a request is moved a few times before it is first polled, all of its room each time: rooms for what seldom
+/// happens are boxed.
+#[test]
+fn what_answers_a_request_is_small_enough_to_be_moved() {
+    let room = room(<Front<Gateway> as Answers>::answer);
+    assert!(room <= 12 * 1024, "{room} bytes");
 }

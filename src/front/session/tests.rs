@@ -27,7 +27,7 @@ fn a_session_says_what_initialize_settled() {
     for (capabilities, info) in
         [("{}", None), (r#"{"roots":{}}"#, Some(r#"{"name":"c","version":"1"}"#)), (large.as_str(), None)]
     {
-        let id = sessions.begin(principal("a"), &Endpoint::Merged, &client(capabilities, info)).unwrap();
+        let id = sessions.begin(&principal("a").into(), &Endpoint::Merged, &client(capabilities, info)).unwrap();
         assert!(id.len() < limit::HANDLE_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic()));
         let session = sessions.open(principal("a"), &Endpoint::Merged, &id, None).unwrap();
         assert_eq!(session.version, Version::V2025_06_18);
@@ -41,7 +41,7 @@ fn a_session_says_what_initialize_settled() {
 fn a_session_is_one_principals_at_one_endpoint_until_it_ends() {
     let sessions = sessions();
     let server = Endpoint::Server(ServerId::new("git").unwrap());
-    let id = sessions.begin(principal("a"), &server, &client("{}", None)).unwrap();
+    let id = sessions.begin(&principal("a").into(), &server, &client("{}", None)).unwrap();
     assert!(sessions.open(principal("b"), &server, &id, None).is_none());
     assert!(sessions.open(principal("a"), &Endpoint::Merged, &id, None).is_none());
     let session = sessions.open(principal("a"), &server, &id, None).unwrap();
@@ -87,10 +87,10 @@ fn a_newer_stream_ends_the_older_one_and_keeps_its_place() {
 fn what_a_client_says_of_itself_is_bounded() {
     let sessions = sessions();
     let huge = format!(r#"{{"x":"{}"}}"#, "y".repeat(limit::SESSION_CLIENT_BYTES_MAX));
-    let stop = sessions.begin(principal("a"), &Endpoint::Merged, &client(&huge, None)).unwrap_err();
+    let stop = sessions.begin(&principal("a").into(), &Endpoint::Merged, &client(&huge, None)).unwrap_err();
     assert_eq!(stop.reason(), Reason::ParametersInvalid);
     let icons = format!(r#"{{"name":"c","version":"2","icons":["{}"]}}"#, "z".repeat(1_000));
-    let id = sessions.begin(principal("a"), &Endpoint::Merged, &client("{}", Some(&icons))).unwrap();
+    let id = sessions.begin(&principal("a").into(), &Endpoint::Merged, &client("{}", Some(&icons))).unwrap();
     let session = sessions.open(principal("a"), &Endpoint::Merged, &id, None).unwrap();
     assert_eq!(sessions.client(&session).info.unwrap().as_str(), r#"{"name":"c","version":"2"}"#);
 }
@@ -106,14 +106,14 @@ fn begun_before(sessions: &Sessions, age: std::time::Duration) -> String {
 #[test]
 fn a_session_opens_at_the_replica_that_began_it_and_others_know_which_that_is() {
     let (sessions, others) = (sessions(), sessions());
-    let id = sessions.begin(principal("a"), &Endpoint::Merged, &client("{}", None)).unwrap();
+    let id = sessions.begin(&principal("a").into(), &Endpoint::Merged, &client("{}", None)).unwrap();
     assert!(others.open(principal("a"), &Endpoint::Merged, &id, None).is_none());
     // Its own replica vouches for it with what it hands on, and no other one does.
     assert!(others.open(principal("a"), &Endpoint::Merged, &id, Some(sessions.replica)).is_some());
     assert!(others.open(principal("b"), &Endpoint::Merged, &id, Some(sessions.replica)).is_none());
     assert!(others.open(principal("a"), &Endpoint::Merged, &id, Some(ReplicaId::new())).is_none());
     let large = format!(r#"{{"experimental":{{"x":"{}"}}}}"#, "y".repeat(2_000));
-    let kept = sessions.begin(principal("a"), &Endpoint::Merged, &client(&large, None)).unwrap();
+    let kept = sessions.begin(&principal("a").into(), &Endpoint::Merged, &client(&large, None)).unwrap();
     let vouched = others.open(principal("a"), &Endpoint::Merged, &kept, Some(sessions.replica)).unwrap();
     assert_eq!(others.client(&vouched).capabilities.as_str(), "{}", "what it said is kept there");
     assert_eq!(others.home(principal("a"), &Endpoint::Merged, &id), Some(sessions.replica));
@@ -134,9 +134,8 @@ fn what_a_client_says_of_itself_travels_sealed_up_to_a_length_and_is_kept_beyond
     let sessions = sessions();
     let saying = |bytes: usize| format!(r#"{{"x":"{}"}}"#, "y".repeat(bytes - r#"{"x":""}"#.len()));
     let begin = |bytes| {
-        let id = sessions.begin(principal("a"), &Endpoint::Merged, &client(&saying(bytes), None)).unwrap();
-        sessions.kept.run_pending_tasks();
-        (id.len(), sessions.kept.entry_count())
+        let id = sessions.begin(&principal("a").into(), &Endpoint::Merged, &client(&saying(bytes), None)).unwrap();
+        (id.len(), sessions.kept.held().1)
     };
     let (long, kept) = begin(limit::SESSION_SEALED_BYTES_MAX);
     assert!(long > limit::SESSION_SEALED_BYTES_MAX && long <= limit::HANDLE_BYTES_MAX && kept == 0);
@@ -148,31 +147,36 @@ fn what_a_client_says_of_itself_travels_sealed_up_to_a_length_and_is_kept_beyond
 fn sessions_that_say_much_are_bounded_together_and_the_newest_has_a_place() {
     let sessions = sessions();
     let large = format!(r#"{{"x":"{}"}}"#, "y".repeat(limit::SESSION_CLIENT_BYTES_MAX - 100));
-    let count = usize::try_from(limit::SESSIONS_KEPT_BYTES_MAX).unwrap() / large.len() * 5 / 4;
+    let count = limit::SESSIONS_KEPT_BYTES_MAX / large.len() * 5 / 4;
     for number in 0..count {
         let who = principal(&(number % 20).to_string());
-        let id = sessions.begin(who, &Endpoint::Merged, &client(&large, None)).unwrap();
-        sessions.kept.run_pending_tasks();
+        let id = sessions.begin(&who.into(), &Endpoint::Merged, &client(&large, None)).unwrap();
         assert!(sessions.open(who, &Endpoint::Merged, &id, None).is_some(), "the {number}th has no place");
     }
-    assert!(sessions.kept.weighted_size() <= limit::SESSIONS_KEPT_BYTES_MAX);
-    assert!(sessions.kept.entry_count() > 100, "{}", sessions.kept.entry_count());
+    let (bytes, kept) = sessions.kept.held();
+    assert!(bytes <= limit::SESSIONS_KEPT_BYTES_MAX && bytes > limit::SESSIONS_KEPT_BYTES_MAX - 2 * large.len());
+    assert!(kept > 100, "{kept}");
 }
 
 #[test]
 fn what_sessions_of_one_principal_say_pushes_out_its_own_and_no_others() {
     let sessions = sessions();
     let large = client(&format!(r#"{{"x":"{}"}}"#, "y".repeat(limit::SESSION_CLIENT_BYTES_MAX - 100)), None);
-    let begin = |who: &str| sessions.begin(principal(who), &Endpoint::Merged, &large).unwrap();
+    let begin = |who: &str| sessions.begin(&principal(who).into(), &Endpoint::Merged, &large).unwrap();
     let opens = |who: &str, id: &str| sessions.open(principal(who), &Endpoint::Merged, id, None).is_some();
-    let (others, first) = (begin("b"), begin("a"));
-    for _ in 0..2 * limit::SESSIONS_KEPT_BYTES_MAX / limit::SESSION_CLIENT_BYTES_MAX as u64 {
+    let (others, mut own) = (begin("b"), vec![begin("a")]);
+    for _ in 0..2 * limit::SESSIONS_KEPT_BYTES_MAX / limit::SESSION_CLIENT_BYTES_MAX {
         let newest = begin("a");
         assert!(opens("a", &newest));
-        let (bytes, _) = sessions.owners.of(principal("a")).held();
+        own.push(newest);
+        let (bytes, _) = sessions.kept.held_by(principal("a"));
         assert!(bytes <= limit::SESSIONS_KEPT_PER_PRINCIPAL_BYTES_MAX, "{bytes}");
     }
-    assert!(opens("b", &others) && !opens("a", &first));
+    assert!(opens("b", &others), "another's was pushed out");
+    // Its own went in the order in which they came, those of one second too.
+    let (_, kept) = sessions.kept.held_by(principal("a"));
+    let open: Vec<_> = own.iter().map(|id| opens("a", id)).collect();
+    assert!(open.iter().rev().take(kept).all(|open| *open) && open.iter().filter(|open| **open).count() == kept);
 }
 
 #[test]

@@ -43,17 +43,17 @@ impl Gateway {
         let every_s = written.attest_every.as_secs();
         let Some(row) = self.store.row(ATTESTED, key).await? else { return Ok(()) };
         let Ok(attested) = serde_json::from_str::<Attestation>(&row.body) else { return Ok(()) };
-        if attested.missed_s == Some(every_s) {
+        // Told for as long a time, or for a longer one that has passed as well.
+        if attested.missed_s.is_some_and(|missed_s| missed_s >= every_s) {
             return Ok(());
         }
         let missed = put(&Attestation { missed_s: Some(every_s), ..attested })?;
         let change = Change::new(ATTESTED, key, Expect::Version(row.version), missed);
-        // Somebody has just attested it, or another replica tells.
-        let Changed::Done { epoch, .. } = self.store.change(vec![change], Tell::Everybody).await? else {
-            return Ok(());
-        };
-        self.take_revocations().await?;
-        self.ended_by_the_clock(key, owner, "suspended", MISSED, epoch).await
+        // Where not, somebody has just attested it, or another replica tells.
+        if let Changed::Done { epoch, .. } = self.store.change(vec![change], Tell::Everybody).await? {
+            self.ended_by_the_clock(key, owner, "suspended", MISSED, epoch).await;
+        }
+        Ok(())
     }
 
     /// Tells of agents and servers whose last day is over, once.
@@ -73,9 +73,15 @@ impl Gateway {
             }
             let put = put(&Attestation { by: CLOCK.to_owned(), at, missed_s: None })?;
             let change = Change::new(ATTESTED, told, Expect::Absent, put);
-            if let Changed::Done { epoch, .. } = self.store.change(vec![change], Tell::Everybody).await? {
-                self.take_revocations().await?;
-                self.ended_by_the_clock(&key, owner, "expired", &format!("its last day was {day}"), epoch).await?;
+            match self.store.change(vec![change], Tell::Everybody).await? {
+                Changed::Done { epoch, .. } => {
+                    self.ended_by_the_clock(&key, owner, "expired", &format!("its last day was {day}"), epoch).await;
+                }
+                Changed::Conflict(_) => {}
+                Changed::Full(_) => tracing::warn!(
+                    key,
+                    "its last day is over, and nothing more fits that says so: it comes back if the clock goes back"
+                ),
             }
         }
         Ok(())
@@ -97,6 +103,8 @@ impl Gateway {
         Ok(())
     }
 
+    /// Puts it in force and on the record, each also where the other fails: that it was told is written, and nobody does it
+    /// again.
     async fn ended_by_the_clock(
         &self,
         key: &str,
@@ -104,10 +112,16 @@ impl Gateway {
         event: &'static str,
         note: &str,
         epoch: Option<crate::ids::RevocationEpoch>,
-    ) -> Result<(), Failure> {
+    ) {
+        if let Err(failure) = self.take_revocations().await {
+            tracing::warn!(%failure, key, "what the clock has ended is taken at the next look at the store");
+        }
         let (kind, id) = key.split_once('/').unwrap_or(("agent", key));
         let kind = if kind == "server" { "server" } else { "agent" };
-        self.journal.lived(&LifecycleNote { event, kind, id, owner, actor: CLOCK, subject: None, note, epoch }).await
+        let told = LifecycleNote { event, kind, id, owner, actor: CLOCK, subject: None, note, epoch };
+        if let Err(failure) = self.journal.lived(&told).await {
+            tracing::error!(%failure, key, event, "what the clock has ended is not on the record");
+        }
     }
 }
 
@@ -136,6 +150,10 @@ mod tests {
         let missed = attested(1_000, Some(every.as_secs()));
         let moment = Duration::from_secs(1_000);
         assert_eq!(missed.due("agent/bot", every, moment), Due::Over, "the clock has gone back");
+        assert_eq!(missed.due("agent/bot", every / 2, moment), Due::Over, "less time brings nothing back");
+        let agent = crate::ids::AgentId::new("bot").unwrap();
+        assert!(missed.missed(&agent, every).is_some() && missed.missed(&agent, every / 2).is_some());
         assert_eq!(missed.due("agent/bot", every * 2, moment), Due::Later);
+        assert_eq!(missed.missed(&agent, every * 2), None, "it acts again");
     }
 }

@@ -6,6 +6,7 @@
 use super::{Halted, STOPPED, Step, put};
 use crate::gateway::Gateway;
 use crate::ids::ServerId;
+use crate::outbox;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::record::mandated::LifecycleNote;
 use crate::shelf::{Action, Change, Changed, Expect, Shelf as _, Tell};
@@ -46,7 +47,21 @@ impl Gateway {
                 (put(&halted)?, if retired { "retired" } else { "suspended" })
             }
         };
-        let epoch = match self.store.change(vec![Change::new(STOPPED, key, expect, action)], Tell::Everybody).await? {
+        let own = Change::new(STOPPED, key, expect, action);
+        let mut changes = vec![own.clone()];
+        if step != Step::Resume {
+            // Whoever answers for it hears of it.
+            let about =
+                serde_json::json!({ "server": server.as_str(), "owner": known.owner, "by": by, "state": event });
+            let clock_us = self.store.clock_us().await?;
+            changes.extend(outbox::told(&now.config.webhooks, outbox::Event::ServerSuspended, &about, clock_us));
+        }
+        let mut changed = self.store.change(changes, Tell::Everybody).await?;
+        if matches!(changed, Changed::Full(index) if index > 0) {
+            // Where messages have not been taken for days, it is stopped all the same.
+            changed = self.store.change(vec![own], Tell::Everybody).await?;
+        }
+        let epoch = match changed {
             Changed::Done { epoch, .. } => epoch,
             Changed::Conflict(_) => return Err(invalid("somebody else changed it just now: look again".to_owned())),
             Changed::Full(_) => {

@@ -4,6 +4,7 @@
 //! restored knows at least what the record says; one that lost nothing is changed by what was stopped just after its intent, and
 //! by nothing else.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -11,14 +12,14 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::super::Gateway;
+use super::lines::{Segment, of_record};
 use crate::guard::label::{self, Replayed, Said};
 use crate::guard::{UsedUp, used_up_again};
-use crate::ids::ReplicaId;
+use crate::ids::{ReplicaId, RevocationEpoch};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::policy::label::Seen;
-use crate::record::journal;
-use crate::record::read::{Reader, segments};
+use crate::record::read::segments;
 use crate::shelf::{Action, Change, Expect, Section, Shelf as _, Tell};
 use crate::store::Store;
 
@@ -44,6 +45,7 @@ struct Line {
     #[serde(default)]
     agent: Named,
     mandate: Option<Under>,
+    decision: Option<Decided>,
     labels: Option<Labels>,
     result: Option<Ended>,
     change: Option<Rows>,
@@ -61,6 +63,12 @@ struct Named {
 struct Under {
     id: String,
     parent: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Decided {
+    #[serde(default)]
+    epoch: RevocationEpoch,
 }
 
 #[derive(Deserialize)]
@@ -83,10 +91,14 @@ struct Charged {
     what: String,
     #[serde(default)]
     used: i64,
+    /// Of which minute or day; earlier versions did not say so.
+    turn: Option<i64>,
 }
 
 #[derive(Deserialize)]
 struct Rows {
+    #[serde(default)]
+    epoch: RevocationEpoch,
     rows: Vec<Row>,
 }
 
@@ -94,6 +106,23 @@ struct Rows {
 struct Row {
     section: String,
     key: String,
+    #[serde(default)]
+    gone: bool,
+    says: Option<String>,
+}
+
+impl Rows {
+    /// The carriers of which labels were taken off, and what was left; nothing for one of which that is not told: then it
+    /// keeps what it had.
+    fn taken_off(&self) -> impl Iterator<Item = (&str, &str, Seen)> {
+        let is_label = |row: &&Row| label::SECTIONS.iter().any(|section| section.name == row.section);
+        let mut left: BTreeMap<(&str, &str), Option<Seen>> = BTreeMap::new();
+        for row in self.rows.iter().filter(is_label) {
+            let told = row.says.as_deref().and_then(|bits| bits.parse().ok()).map(Seen::of_bits);
+            left.insert((row.section.as_str(), row.key.as_str()), if row.gone { Some(Seen::NOTHING) } else { told });
+        }
+        left.into_iter().filter_map(|((section, key), left)| Some((section, key, left?)))
+    }
 }
 
 /// What a part of a record says.
@@ -108,20 +137,28 @@ struct Read {
 
 impl Read {
     fn line(&mut self, line: &Line) {
-        let of_label = |row: &&Row| label::SECTIONS.iter().any(|section| section.name == row.section);
-        for row in line.change.iter().flat_map(|change| &change.rows).filter(of_label) {
-            self.labels.taken_off(&row.section, &row.key);
+        let is_remembered = line.at.as_microsecond() >= self.remembered_us;
+        for change in line.change.iter().filter(|_| is_remembered) {
+            for (section, key, left) in change.taken_off() {
+                self.labels.taken_off(section, key, (change.epoch, left));
+            }
         }
         for charged in line.result.iter().flat_map(|result| &result.budget) {
             let key = (charged.of.clone(), charged.id.clone(), charged.what.clone());
             let (used, at_us) = self.used.entry(key).or_default();
-            let now_us = line.at.as_microsecond();
+            // A result that comes after midnight was counted before it.
+            let day = charged.turn.filter(|_| charged.what == "day");
+            let now_us = day.map_or_else(|| line.at.as_microsecond(), |day| day.saturating_mul(DAY_US));
             // The count of a new day begins anew.
-            let is_other_day = charged.what == "day" && now_us.div_euclid(DAY_US) != at_us.div_euclid(DAY_US);
-            *used = if is_other_day { charged.used } else { charged.used.max(*used) };
+            let days = (now_us.div_euclid(DAY_US), at_us.div_euclid(DAY_US));
+            match days.0.cmp(&days.1) {
+                _ if charged.what != "day" => *used = charged.used.max(*used),
+                Ordering::Less => continue,
+                Ordering::Equal => *used = charged.used.max(*used),
+                Ordering::Greater => *used = charged.used,
+            }
             *at_us = now_us;
         }
-        let is_remembered = line.at.as_microsecond() >= self.remembered_us;
         let Some(labels) = line.labels.as_ref().filter(|_| line.kind == "intent" && is_remembered) else { return };
         let names = labels.after.iter().filter_map(|name| Seen::named(name));
         self.labels.saw(&Said {
@@ -131,6 +168,7 @@ impl Read {
             mandate: line.mandate.as_ref().map(|under| (under.id.as_str(), under.parent.as_deref())),
             stores: &labels.stores,
             seen: names.fold(Seen::NOTHING, Seen::with),
+            epoch: line.decision.as_ref().map(|decided| decided.epoch).unwrap_or_default(),
         });
     }
 }
@@ -153,11 +191,8 @@ pub async fn seen_and_used(
         now_us.saturating_sub(i64::try_from(span.as_micros()).unwrap_or(i64::MAX))
     };
     let (remembered_us, oldest_us) = (ago(memory), ago(memory.max(Duration::from_hours(24))));
-    let directory = journal::directory(state);
-    let read = tokio::task::spawn_blocking(move || since(&directory, mark, (remembered_us, oldest_us)));
-    let unreadable = |problem: String| Failure::before(Reason::RecordUnavailable, problem);
-    let read = read.await.map_err(|error| unreadable(error.to_string()))?;
-    let Read { labels, used, .. } = read.map_err(|error| unreadable(error.to_string()))?;
+    let read = of_record(state, move |directory| since(directory, mark, (remembered_us, oldest_us)));
+    let Read { labels, used, .. } = read.await?;
     let mut changes = if memory.is_zero() { Vec::new() } else { labels.changes(store, memory, now_us).await? };
     for ((of, id, what), (used, at_us)) in &used {
         let told = UsedUp { of, id, what, used: *used, at_us: *at_us };
@@ -185,9 +220,7 @@ fn since(directory: &Path, mark: Option<u64>, (remembered_us, oldest_us): (i64, 
     };
     let mut read = Read { remembered_us, ..Read::default() };
     for segment in all.into_iter().skip(first) {
-        let text = Reader::new(directory, segment).segment()?;
-        for line in text.lines().filter(|line| MATTERS.iter().any(|word| line.contains(word))) {
-            let Ok(line) = serde_json::from_str::<Line>(line) else { continue };
+        for line in Segment::read(directory, segment)?.lines::<Line>(&MATTERS) {
             if mark.is_none_or(|mark| line.seq > mark) && line.at.as_microsecond() >= oldest_us {
                 read.line(&line);
             }
@@ -197,13 +230,8 @@ fn since(directory: &Path, mark: Option<u64>, (remembered_us, oldest_us): (i64, 
 }
 
 fn begins_before(directory: &Path, segment: u64, moment_us: i64) -> bool {
-    #[derive(Deserialize)]
-    struct Moment {
-        at: jiff::Timestamp,
-    }
-    let text = Reader::new(directory, segment).segment().unwrap_or_default();
-    let first = text.lines().find_map(|line| serde_json::from_str::<Moment>(line).ok());
-    first.is_some_and(|first| first.at.as_microsecond() < moment_us)
+    let begins_us = Segment::read(directory, segment).ok().and_then(|segment| segment.begins_us());
+    begins_us.is_some_and(|begins_us| begins_us < moment_us)
 }
 
 /// Says in the store that it knows what the record says up to that line.
@@ -273,7 +301,75 @@ mod tests {
             read.line(&line(at, "day", used));
             read.line(&line(at, "calls", used));
         }
-        let used: Vec<i64> = read.used.values().map(|(used, _)| *used).collect();
-        assert_eq!(used, [9, 3], "calls, day");
+        let used = |read: &Read| read.used.values().map(|(used, _)| *used).collect::<Vec<i64>>();
+        assert_eq!(used(&read), [9, 3], "calls, day");
+        // What was counted before midnight and came after it is yesterday's.
+        let noon: jiff::Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+        let mut late = line("2026-03-02T10:00:02Z", "day", 9);
+        late.result.as_mut().unwrap().budget[0].turn = Some(noon.as_microsecond() / DAY_US);
+        read.line(&late);
+        assert_eq!(used(&read), [9, 3]);
+        let mut read = Read::default();
+        read.line(&late);
+        assert!(read.used.values().all(|(_, at_us)| at_us.div_euclid(DAY_US) == noon.as_microsecond() / DAY_US));
+    }
+
+    #[test]
+    fn what_is_not_told_to_be_left_of_the_labels_of_a_carrier_is_kept() {
+        let taken = |rows: serde_json::Value| {
+            let rows: Rows = serde_json::from_value(serde_json::json!({ "epoch": 4, "rows": rows })).unwrap();
+            rows.taken_off().map(|(_, key, left)| (key.to_owned(), left.bits())).collect::<Vec<_>>()
+        };
+        let row = |gone: bool, says: Option<&str>| serde_json::json!({ "section": "label", "key": "k", "gone": gone, "says": says });
+        assert_eq!(taken(serde_json::json!([row(true, None)])), [("k".to_owned(), 0)]);
+        assert_eq!(
+            taken(serde_json::json!([row(true, None), row(false, None), row(false, Some("1"))])),
+            [("k".to_owned(), 1)]
+        );
+        assert_eq!(taken(serde_json::json!([row(true, None), row(false, None), row(false, None)])), []);
+    }
+
+    #[tokio::test]
+    async fn a_mandate_brings_nothing_back_to_its_holder_that_was_taken_off_since() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(place.path()).unwrap();
+        let store = Store::open(&state, &crate::config::StoreConfig::Sqlite).await.unwrap();
+        let id = crate::ids::MandateId::fresh().to_string();
+        let mandate = serde_json::json!({
+            "id": id, "holder": crate::ids::Digest::sha256(b"anna"), "agent": "bot", "subject": "user:corp/anna",
+            "opener": "user:corp/anna", "opened_us": 0, "ends_us": i64::MAX / 2,
+        });
+        let put = Action::Put { owner: String::new(), body: mandate.to_string(), expires_at_us: None };
+        let row = Change::new(crate::guard::mandate::MANDATES, id.as_str(), Expect::Absent, put);
+        assert!(store.change(vec![row], Tell::Nobody).await.unwrap().is_done());
+        let line = |line: serde_json::Value| serde_json::from_value::<Line>(line).unwrap();
+        let at = "2026-03-01T10:00:00Z";
+        let seen = |epoch: u64| {
+            line(serde_json::json!({
+                "seq": 1, "at": at, "type": "intent", "call": "c", "subject": { "id": "user:corp/anna" },
+                "agent": { "id": "bot" }, "mandate": { "id": id }, "decision": { "epoch": epoch },
+                "labels": { "after": ["private"] },
+            }))
+        };
+        let own = "user:corp/anna bot -";
+        let gone = line(serde_json::json!({
+            "seq": 2, "at": at, "type": "change",
+            "change": { "epoch": 4, "rows": [{ "section": label::CALLERS.name, "key": own, "gone": true }] },
+        }));
+        for (later, comes) in [(3, false), (4, true)] {
+            let mut read = Read::default();
+            read.line(&seen(3));
+            read.line(&gone);
+            if later > 3 {
+                read.line(&seen(later));
+            }
+            let changes = read.labels.changes(&store, Duration::from_secs(60), 0).await.unwrap();
+            let is_own = |change: &Change| change.section == label::CALLERS && change.key == own;
+            assert_eq!(
+                (changes.iter().any(is_own), changes.len()),
+                (comes, 1 + usize::from(comes)),
+                "the mandate has it still"
+            );
+        }
     }
 }

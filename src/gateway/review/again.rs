@@ -1,7 +1,8 @@
 //! A review that a store has forgotten, and the record has not: it is there again, with its deadline.
 //!
 //! Decides what comes back of it. Refuses to know how the record is read. Invariant: a review that was open ends grants at
-//! its deadline also where its store is an older one; what was attested in it meanwhile is asked for once more.
+//! its deadline also where its store is an older one; what was attested in it meanwhile is asked for once more; none is closed
+//! before its grants are there.
 
 use std::sync::Arc;
 
@@ -14,9 +15,17 @@ use crate::outcome::Stop;
 use crate::shelf::{Change, Expect, Tell};
 
 /// The change that puts a review back of which the record tells.
-pub fn told_again(row: &RowRead) -> Option<Change> {
-    let review: Review = serde_json::from_str(row.says()?).ok()?;
-    put(REVIEWS, review.id.clone(), Expect::Anything, "", &review, review.gone_us()).ok()
+///
+/// # Errors
+/// Where it does not tell what the review says: one that is forgotten, or that is open again, would end the wrong grants.
+pub fn told_again(row: &RowRead) -> Result<Option<Change>, String> {
+    if row.is_gone() {
+        return Ok(None);
+    }
+    let untold = || "tells of a review, and not what it says: open it again afterwards".to_owned();
+    let review: Review = row.says().and_then(|says| serde_json::from_str(says).ok()).ok_or_else(untold)?;
+    let change = put(REVIEWS, review.id.clone(), Expect::Anything, "", &review, review.gone_us());
+    change.map(Some).map_err(|failure| failure.detail)
 }
 
 impl Gateway {
@@ -29,7 +38,14 @@ impl Gateway {
         }
     }
 
-    async fn complete_review(&self, review: &Review) -> Result<(), Stop> {
+    /// Sees to it that all grants of a review are there.
+    ///
+    /// # Errors
+    /// `record_unavailable`, `store_unavailable`; `target_unknown` where another replica is about it. Then some are missing.
+    pub(super) async fn complete_review(&self, review: &Review) -> Result<(), Stop> {
+        if review.closed.is_some() {
+            return Ok(());
+        }
         let first = format!("{}/000000/", review.id);
         let known = all(self.store(), GRANTS, Some(&review.id)).await?;
         let policy = Arc::clone(&self.snapshot().policy);

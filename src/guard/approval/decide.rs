@@ -3,13 +3,15 @@
 //! Decides what their word changes. Refuses to know doors and pages. Invariant: an approval is of what was shown; of two
 //! who decide at once the second sees what the first has done.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::kept::{Decision, Denial, Kept, State};
+use super::pages::Pages;
 use super::{Approvals, LIVE, NAMED, Rules, approver, gates_of, kept_for_us, noted, read};
 use crate::config::{Config, GateConfig, GateKind};
 use crate::identity::Caller;
-use crate::identity::revoked::RevocationTarget;
+use crate::identity::revoked::Revocation;
 use crate::ids::Digest;
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
@@ -42,27 +44,29 @@ impl Approvals {
     /// `store_unavailable`.
     pub async fn list(&self, filter: Filter) -> Result<(Vec<Kept>, i64), Stop> {
         let now_us = self.shelf.clock_us().await?;
-        let mut found: Vec<Kept> = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let rows = self.shelf.rows(NAMED, None, after.as_deref()).await?;
-            let count = rows.len();
-            after = rows.last().map(|row| row.key.clone());
-            for row in rows {
-                let Ok((kept, version)) = read(&row) else { continue };
+        let (mut found, mut known): (Vec<Kept>, _) = (Vec::new(), HashMap::new());
+        let mut pages = Pages::of(&*self.shelf, NAMED);
+        while let Some(page) = pages.next().await? {
+            for (kept, version) in page {
                 self.notice(&kept, version, now_us).await;
-                let kept = self.unless_over(kept, now_us).await?;
                 // What only whoever called can answer waits for nobody who looks at lists.
                 if filter == Filter::All || (kept.asks && kept.state(now_us) == State::Pending) {
                     found.push(kept);
                 }
             }
-            // Never more at once than are listed, and one page.
+            // Never more at once than are listed, and one page; and asked of mandates is only for those that are listed.
             found.sort_by_key(|kept| std::cmp::Reverse(kept.requested_at_us));
-            found.truncate(limit::APPROVALS_LISTED_MAX);
-            if count < limit::SHELF_ROWS_READ_MAX {
-                break;
+            let mut listed = Vec::with_capacity(found.len().min(limit::APPROVALS_LISTED_MAX));
+            for kept in found {
+                if listed.len() >= limit::APPROVALS_LISTED_MAX {
+                    break;
+                }
+                let kept = self.shown(kept, &mut known, now_us).await?;
+                if filter == Filter::All || kept.state(now_us) == State::Pending {
+                    listed.push(kept);
+                }
             }
+            found = listed;
         }
         Ok((found, now_us))
     }
@@ -204,19 +208,15 @@ impl Approvals {
         Err(Refusal::new(Reason::ApprovalChanged).into())
     }
 
-    /// Takes back whatever waits, or was approved, of callers whom this names, when they may call again: that access was
-    /// taken from them stopped these calls for good.
+    /// Takes back whatever waits, or was approved, of callers whom this took access from, when they may call again: that
+    /// stopped these calls for good. What they have asked for since a sign-out goes on.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn withdraw_of(&self, lifted: &RevocationTarget, config: &Config) -> Result<(), Failure> {
-        let mut after: Option<String> = None;
-        loop {
-            let rows = self.shelf.rows(LIVE, None, after.as_deref()).await?;
-            let is_last = rows.len() < limit::SHELF_ROWS_READ_MAX;
-            after = rows.last().map(|row| row.key.clone());
-            for row in rows {
-                let Ok((kept, version)) = read(&row) else { continue };
+    pub async fn withdraw_of(&self, lifted: &Revocation, config: &Config) -> Result<(), Failure> {
+        let mut pages = Pages::of(&*self.shelf, LIVE);
+        while let Some(page) = pages.next().await? {
+            for (kept, version) in page {
                 if kept.consumed.is_some() || kept.denied.is_some() || !self.is_of(&kept, lifted, config) {
                     continue;
                 }
@@ -227,10 +227,8 @@ impl Approvals {
                     return Err(failure);
                 }
             }
-            if is_last {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Takes a request back in the version that was read.

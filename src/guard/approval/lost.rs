@@ -4,7 +4,8 @@
 //! used up here is used up as if a call had done it.
 
 use super::kept::{Consumption, Kept};
-use super::{LIVE, changes, micros, read};
+use super::pages::Pages;
+use super::{LIVE, changes, micros};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::shelf::{Change, Expect, Shelf};
@@ -14,19 +15,15 @@ use crate::shelf::{Change, Expect, Shelf};
 /// # Errors
 /// `store_unavailable`.
 pub async fn unused(shelf: &dyn Shelf) -> Result<Vec<Kept>, Failure> {
-    let (mut found, mut after) = (Vec::new(), None::<String>);
-    loop {
-        let rows = shelf.rows(LIVE, None, after.as_deref()).await?;
-        let Some(last) = rows.last() else { return Ok(found) };
-        after = Some(last.key.clone());
-        for row in &rows {
-            // One that nobody understands is used by nobody.
-            let Ok((kept, _)) = read(row) else { continue };
-            if kept.consumed.is_none() && kept.denied.is_none() && (kept.confirmed || !kept.decisions.is_empty()) {
-                found.push(kept);
-            }
-        }
+    let (mut found, mut pages) = (Vec::new(), Pages::of(shelf, LIVE));
+    while let Some(page) = pages.next().await? {
+        let all = page.into_iter().map(|(kept, _)| kept);
+        found.extend(all.filter(|kept| {
+            let is_agreed = kept.confirmed || !kept.decisions.is_empty();
+            kept.consumed.is_none() && kept.denied.is_none() && is_agreed
+        }));
     }
+    Ok(found)
 }
 
 /// The changes that use one up.

@@ -14,6 +14,7 @@ mod decide;
 mod emergencies;
 mod kept;
 mod lost;
+mod pages;
 mod preview;
 mod request;
 mod standing;

@@ -12,7 +12,7 @@ use super::request::random;
 use super::{Approvals, Rules, approver, gates_of, noted};
 use crate::config::{Config, GateConfig, GateKind};
 use crate::identity::Caller;
-use crate::identity::revoked::{Held, RevocationMode, RevocationTarget};
+use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
 use crate::ids::Digest;
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
@@ -357,7 +357,6 @@ impl Approvals {
     /// # Errors
     /// `store_unavailable`.
     pub async fn take_back_of(&self, lifted: &Held, config: &Config) -> Result<(), Failure> {
-        let target = &lifted.revocation.target;
         let is_block = matches!(lifted.revocation.mode, RevocationMode::Block);
         let (all, _) = self.standing_ones().await.map_err(|stop| match stop {
             Stop::Failed(failure) => failure,
@@ -365,7 +364,7 @@ impl Approvals {
         })?;
         let named = |standing: &Standing| {
             let gave = |decision: &Decision| !approver::is_trusted(decision, &self.revocations);
-            standing.of.decisions.iter().any(gave) || (is_block && self.is_of(&standing.of, target, config))
+            standing.of.decisions.iter().any(gave) || (is_block && self.is_of(&standing.of, &lifted.revocation, config))
         };
         for standing in all.iter().filter(|standing| named(standing)) {
             let gone = Change::new(STANDING, standing.of.id.as_str(), Expect::Anything, Action::Remove);
@@ -382,10 +381,10 @@ impl Approvals {
     }
 
     /// Whether what was taken back names whoever asked, or what was asked for.
-    pub(super) fn is_of(&self, kept: &Kept, lifted: &RevocationTarget, config: &Config) -> bool {
+    pub(super) fn is_of(&self, kept: &Kept, lifted: &Revocation, config: &Config) -> bool {
         let facts = kept.requester.token.as_ref().and_then(|token| token.facts(false));
         let acts = |agent: &str| kept.requester.party.agents.iter().any(|known| known == agent);
-        match lifted {
+        match &lifted.target {
             RevocationTarget::Agent(agent) => acts(agent.as_str()),
             RevocationTarget::Owner(owner) => {
                 config.agents.iter().any(|(id, agent)| agent.owner == *owner && acts(id.as_str()))
@@ -393,7 +392,7 @@ impl Approvals {
             RevocationTarget::Mandate(mandate) => kept.mandate.as_deref() == Some(mandate.as_str()),
             RevocationTarget::Server(server) => kept.server == server.as_str(),
             RevocationTarget::Account(..) => false,
-            lifted => facts.is_none_or(|facts| lifted.names(&facts)),
+            _ => facts.is_none_or(|facts| lifted.covers(&facts)),
         }
     }
 

@@ -15,13 +15,15 @@ struct Crowded {
     rows: Mutex<Vec<(Section, Row)>>,
     /// How often a change was tried.
     tries: AtomicUsize,
+    /// How often one row was read.
+    reads: AtomicUsize,
     /// How many rows each section has, besides those here.
     others: u32,
 }
 
 impl Crowded {
     fn with(rows: impl IntoIterator<Item = (Section, Row)>, others: u32) -> Arc<Self> {
-        Arc::new(Self { rows: Mutex::new(rows.into_iter().collect()), tries: AtomicUsize::new(0), others })
+        Arc::new(Self { rows: Mutex::new(rows.into_iter().collect()), others, ..Self::default() })
     }
 
     fn tries(&self) -> usize {
@@ -31,6 +33,7 @@ impl Crowded {
 
 impl Shelf for Crowded {
     fn row<'a>(&'a self, section: Section, key: &'a str) -> BoxFuture<'a, Result<Option<Row>, Failure>> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         let rows = self.rows.lock().unwrap();
         let found = rows.iter().find(|(of, row)| *of == section && row.key == key).map(|(_, row)| row.clone());
         Box::pin(ready(Ok(found)))
@@ -103,6 +106,29 @@ fn approvals(shelf: &Arc<Crowded>) -> (Approvals, tempfile::TempDir) {
 
 fn denier() -> Denier {
     Denier { name: "user:corp/bob".to_owned(), note: String::new() }
+}
+
+#[tokio::test]
+async fn a_list_asks_once_for_each_mandate_and_writes_nothing() {
+    let ids: Vec<String> = (0..3).map(|_| crate::ids::MandateId::fresh().to_string()).collect();
+    let mandate = |id: &String, ends_us: i64| {
+        let holder = Digest::sha256(b"holder");
+        let body =
+            json!({ "id": id, "holder": holder, "opener": "user:corp/alice", "opened_us": 0, "ends_us": ends_us });
+        let row = Row { key: id.clone(), body: body.to_string(), ..rows(&kept(0))[0].1.clone() };
+        (crate::guard::mandate::MANDATES, row)
+    };
+    // The last one is gone.
+    let mandates = [mandate(&ids[0], i64::MAX), mandate(&ids[1], 1)];
+    let under = |number: usize| Kept { mandate: Some(ids[number % 3].clone()), ..kept(number) };
+    let shelf = Crowded::with((0..300).flat_map(|number| rows(&under(number))).chain(mandates), 0);
+    let (approvals, _state) = approvals(&shelf);
+    for filter in [Filter::All, Filter::Pending] {
+        let (listed, _) = approvals.list(filter).await.unwrap();
+        let waiting = listed.iter().filter(|kept| kept.state(NOW_US) == State::Pending).count();
+        assert_eq!((listed.len(), waiting), (if filter == Filter::All { 300 } else { 100 }, 100));
+        assert_eq!((shelf.reads.swap(0, Ordering::SeqCst), shelf.tries()), (3, 0));
+    }
 }
 
 #[tokio::test]

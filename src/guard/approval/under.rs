@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 
 use super::kept::{Kept, State};
+use super::pages::Pages;
 use super::{Approvals, LIVE, read};
 use crate::guard::mandate::{MANDATES, Mandate};
 use crate::ids::MandateId;
-use crate::limit;
 use crate::outcome::{Failure, Stop};
 
 /// Why a request is withdrawn whose mandate is over.
@@ -23,27 +23,49 @@ impl Approvals {
     pub async fn withdraw_ended(&self) -> Result<(), Failure> {
         let now_us = self.shelf.clock_us().await?;
         let mut known: HashMap<String, bool> = HashMap::new();
-        let mut after: Option<String> = None;
-        loop {
-            let rows = self.shelf.rows(LIVE, None, after.as_deref()).await?;
-            let is_last = rows.len() < limit::SHELF_ROWS_READ_MAX;
-            after = rows.last().map(|row| row.key.clone());
-            for row in rows {
-                let Ok((kept, version)) = read(&row) else { continue };
+        let mut pages = Pages::of(&*self.shelf, LIVE);
+        while let Some(page) = pages.next().await? {
+            for (kept, version) in page {
                 let Some(mandate) = kept.mandate.clone().filter(|_| waits(&kept, now_us)) else { continue };
-                let over = match known.get(&mandate) {
-                    Some(over) => *over,
-                    None => self.is_over(&mandate, now_us).await?,
-                };
-                known.insert(mandate, over);
-                if over && let Err(Stop::Failed(failure)) = self.withdraw_row(kept, version, OVER).await {
+                if self.known_over(mandate, &mut known, now_us).await?
+                    && let Err(Stop::Failed(failure)) = self.withdraw_row(kept, version, OVER).await
+                {
                     return Err(failure);
                 }
             }
-            if is_last {
-                return Ok(());
-            }
         }
+        Ok(())
+    }
+
+    /// Whether a mandate is over, asked once for all of its requests.
+    async fn known_over(
+        &self,
+        mandate: String,
+        known: &mut HashMap<String, bool>,
+        now_us: i64,
+    ) -> Result<bool, Failure> {
+        if let Some(over) = known.get(&mandate) {
+            return Ok(*over);
+        }
+        let over = self.is_over(&mandate, now_us).await?;
+        known.insert(mandate, over);
+        Ok(over)
+    }
+
+    /// The same request as it is shown: withdrawn where its mandate is over. That is written by whoever ends mandates, and not
+    /// by whoever looks.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub(super) async fn shown(
+        &self,
+        kept: Kept,
+        known: &mut HashMap<String, bool>,
+        now_us: i64,
+    ) -> Result<Kept, Failure> {
+        let Some(mandate) = kept.mandate.clone().filter(|_| waits(&kept, now_us)) else { return Ok(kept) };
+        let over = self.known_over(mandate, known, now_us).await?;
+        Ok(if over { Kept { withdrawn: true, ..kept } } else { kept })
     }
 
     /// The same request, withdrawn where its mandate is over.
@@ -67,12 +89,12 @@ impl Approvals {
     /// Whether a mandate is over, or one above it, or it was taken back, or it is gone.
     async fn is_over(&self, mandate: &str, now_us: i64) -> Result<bool, Failure> {
         let Some(own) = self.mandate(mandate).await? else { return Ok(true) };
-        if own.is_over(now_us) || self.revocations.is_mandate_revoked(&own.id) {
+        if own.is_over(now_us) || own.is_taken_back(&self.revocations) {
             return Ok(true);
         }
         for id in &own.above {
             let above = self.mandate(id.as_str()).await?;
-            if above.is_none_or(|above| above.is_over(now_us)) || self.revocations.is_mandate_revoked(id) {
+            if above.is_none_or(|above| above.is_over(now_us) || above.is_taken_back(&self.revocations)) {
                 return Ok(true);
             }
         }

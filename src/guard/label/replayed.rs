@@ -1,7 +1,7 @@
 //! What callers have seen, as a record tells it and a store has forgotten.
 //!
 //! Decides which rows say less than the record. Refuses to know how the record is read. Invariant: what is replayed only
-//! ever adds labels, and of what was taken off since nothing comes back.
+//! ever adds labels; of what was taken off since nothing comes back, and what was left then is there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::rows::{holder, key, raise, raise_mandate};
 use super::{CALLERS, MANDATED, Origin, STORES, micros};
 use crate::guard::mandate::{MANDATES, Mandate};
-use crate::ids::MandateId;
+use crate::ids::{MandateId, RevocationEpoch};
 use crate::limit;
 use crate::outcome::Failure;
 use crate::policy::label::Seen;
@@ -30,13 +30,28 @@ pub struct Said<'a> {
     pub stores: &'a [String],
     /// What the caller has seen once it came back.
     pub seen: Seen,
+    /// The epoch that it was decided in.
+    pub epoch: RevocationEpoch,
 }
 
 /// What the intents that were read say together.
 #[derive(Debug, Default)]
 pub struct Replayed {
-    rows: BTreeMap<(Kind, String), (Seen, String)>,
+    rows: BTreeMap<(Kind, String), Vec<Told>>,
     parents: BTreeMap<String, String>,
+    /// After how many times that labels were taken off of anything, and in which epoch, that was done to a row.
+    taken: BTreeMap<(Kind, String), (u64, RevocationEpoch)>,
+    times: u64,
+}
+
+/// What one call brought.
+#[derive(Debug, Clone)]
+struct Told {
+    seen: Seen,
+    call: String,
+    epoch: RevocationEpoch,
+    /// After how many times that labels were taken off of anything.
+    times: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,18 +95,42 @@ impl Replayed {
         }
     }
 
-    /// A row of which the labels were taken off: what was said of it before counts no more.
-    pub fn taken_off(&mut self, section: &str, key: &str) {
+    /// A row of which labels were taken off, with the change of that epoch, and what was left: what was said of it before
+    /// counts no more, but for what was decided later and stands earlier on the record.
+    pub fn taken_off(&mut self, section: &str, key: &str, (epoch, left): (RevocationEpoch, Seen)) {
+        self.times += 1;
         for kind in Kind::ALL.into_iter().filter(|kind| kind.section().name == section) {
-            self.rows.remove(&(kind, key.to_owned()));
+            let row = (kind, key.to_owned());
+            let told = self.rows.entry(row.clone()).or_default();
+            for told in told.iter_mut().filter(|told| told.epoch < epoch) {
+                // Whoever brought what was left has brought it.
+                told.seen = told.seen.beyond(told.seen.beyond(left));
+            }
+            told.retain(|told| told.seen.is_any());
+            let missing = left.beyond(together(told));
+            if missing.is_any() {
+                told.push(Told { seen: missing, call: String::new(), epoch, times: self.times });
+            }
+            self.taken.insert(row, (self.times, epoch));
         }
     }
 
     fn raise(&mut self, kind: Kind, key: String, said: &Said<'_>) {
-        let (seen, call) = self.rows.entry((kind, key)).or_insert_with(|| (Seen::NOTHING, String::new()));
-        if said.seen.beyond(*seen).is_any() {
-            *seen = seen.with(said.seen);
-            said.call.clone_into(call);
+        let (times, epoch, seen) = (self.times, said.epoch, said.seen);
+        self.tell(kind, key, &Told { seen, call: said.call.to_owned(), epoch, times });
+    }
+
+    fn tell(&mut self, kind: Kind, key: String, new: &Told) {
+        let row = (kind, key);
+        // What was seen before the labels were taken off is not brought back by somebody else who has it still.
+        let is_over = |(times, epoch): &(u64, RevocationEpoch)| new.times < *times && new.epoch < *epoch;
+        if self.taken.get(&row).is_some_and(is_over) {
+            return;
+        }
+        let told = self.rows.entry(row).or_default();
+        let as_late = |told: &&Told| told.times >= new.times && told.epoch >= new.epoch;
+        if new.seen.beyond(told.iter().filter(as_late).fold(Seen::NOTHING, |all, told| all.with(told.seen))).is_any() {
+            told.push(new.clone());
         }
     }
 
@@ -104,25 +143,28 @@ impl Replayed {
         let mandates = self.mandates(shelf).await?;
         let seen_under: Vec<_> = self.rows.iter().filter(|((kind, _), _)| *kind == Kind::Mandate).collect();
         let seen_under: Vec<_> = seen_under.into_iter().map(|((_, id), said)| (id.clone(), said.clone())).collect();
-        for (id, (seen, call)) in seen_under {
-            let said = Said { call: &call, user: "", agent: "", mandate: None, stores: &[], seen };
+        for (id, told) in seen_under {
             // What is seen below a mandate is seen above it, and by whoever holds either.
             let above = mandates.get(&id).map(|mandate| mandate.above.as_slice()).unwrap_or_default();
             for id in above.iter().map(MandateId::as_str).chain([id.as_str()]) {
-                self.raise(Kind::Mandate, id.to_owned(), &said);
-                if let Some(mandate) = mandates.get(id) {
-                    self.raise(Kind::Caller, holder(mandate), &said);
+                for told in &told {
+                    self.tell(Kind::Mandate, id.to_owned(), told);
+                    if let Some(mandate) = mandates.get(id) {
+                        self.tell(Kind::Caller, holder(mandate), told);
+                    }
                 }
             }
         }
         let mut changes = Vec::new();
-        for ((kind, key), (seen, call)) in self.rows {
+        for ((kind, key), told) in self.rows {
+            let seen = together(&told);
             let row = shelf.row(kind.section(), &key).await?;
             let known = row.map_or(Seen::NOTHING, |row| Seen::of_bits(row.number));
             if !seen.beyond(known).is_any() {
                 continue;
             }
-            let origin = Origin::told(Some(call), now_us);
+            let call = told.into_iter().rev().map(|told| told.call).find(|call| !call.is_empty());
+            let origin = Origin::told(call, now_us);
             changes.push(match (kind, mandates.get(&key)) {
                 (Kind::Mandate, Some(mandate)) => raise_mandate(mandate, seen, memory, &origin),
                 (Kind::Store, _) => raise(STORES, key, seen, None, &origin),
@@ -145,5 +187,41 @@ impl Replayed {
             }
         }
         Ok(found)
+    }
+}
+
+fn together(told: &[Told]) -> Seen {
+    told.iter().fold(Seen::NOTHING, |all, told| all.with(told.seen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(seen: Seen, epoch: u64) -> Said<'static> {
+        let epoch = RevocationEpoch(epoch);
+        Said { call: "c", user: "user:corp/anna", agent: "bot", mandate: None, stores: &[], seen, epoch }
+    }
+
+    fn seen(read: &Replayed, kind: Kind, key: &str) -> Seen {
+        read.rows.get(&(kind, key.to_owned())).map_or(Seen::NOTHING, |told| together(told))
+    }
+
+    #[test]
+    fn what_was_left_when_a_label_was_taken_off_is_there() {
+        let own = key("user:corp/anna", "bot");
+        let both = Seen::PRIVATE.with(Seen::UNTRUSTED);
+        let mut read = Replayed::default();
+        read.saw(&said(both, 3));
+        read.taken_off(CALLERS.name, &own, (RevocationEpoch(4), Seen::UNTRUSTED));
+        assert_eq!(seen(&read, Kind::Caller, &own), Seen::UNTRUSTED);
+        // Also where whatever brought it was not read.
+        let mut read = Replayed::default();
+        read.taken_off(CALLERS.name, &own, (RevocationEpoch(4), Seen::UNTRUSTED));
+        assert_eq!(seen(&read, Kind::Caller, &own), Seen::UNTRUSTED);
+        // What was decided afterwards counts, in whichever order the two lines came.
+        read.saw(&said(Seen::REGULATED, 5));
+        read.taken_off(CALLERS.name, &own, (RevocationEpoch(5), Seen::NOTHING));
+        assert_eq!(seen(&read, Kind::Caller, &own), Seen::REGULATED);
     }
 }

@@ -116,12 +116,12 @@ impl Mandates {
             let mut mandate = read(&row)?;
             let now_us = self.shelf.clock_us().await?;
             if mandate.is_over(now_us) {
-                let untold = mandate.ended.is_some() && !mandate.told;
+                // What the clock ended is told by whoever noticed.
+                let untold = mandate.ended.as_ref().is_some_and(|ended| !ended.is_by_the_clock()) && !mandate.told;
                 return Ok(if untold { Completion::Untold } else { Completion::Over });
             }
             mandate.ended = Some(Ended { at_us: now_us, by: by.to_owned() });
-            let put = Action::Put { owner: row.owner, body: body(&mandate)?, expires_at_us: Some(gone_us(&mandate)) };
-            let change = Change::new(MANDATES, row.key, Expect::Version(row.version), put);
+            let change = changed(&mandate, &row)?;
             if let Changed::Done { epoch: Some(epoch), .. } = self.shelf.change(vec![change], Tell::Everybody).await? {
                 return Ok(Completion::Done(epoch));
             }
@@ -153,29 +153,78 @@ impl Mandates {
         }
     }
 
-    /// Keeps that the end of one is told of; answers whether this is who tells, and the epoch that includes an end that
-    /// nobody ordered. What was told to be over stays over, whatever the clock says afterwards: whoever remembers it as it
-    /// was has to forget that.
+    /// Those among the next mandates after that name that are not over and are meant; and after which name to go on, where
+    /// there are more.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn tell(&self, id: &MandateId) -> Result<Option<Option<RevocationEpoch>>, Failure> {
-        let Some(row) = self.shelf.row(MANDATES, id.as_str()).await? else { return Ok(None) };
+    pub async fn open_ones(
+        &self,
+        after: Option<&str>,
+        meant: impl Fn(&Mandate) -> bool,
+    ) -> Result<(Vec<MandateId>, Option<String>), Failure> {
+        let rows = self.shelf.rows(MANDATES, None, after).await?;
+        let last = rows.last().map(|row| row.key.clone()).filter(|_| rows.len() >= limit::SHELF_ROWS_READ_MAX);
+        let now_us = self.shelf.clock_us().await?;
+        let found = rows.iter().filter_map(|row| read(row).ok()).filter(|found| !found.is_over(now_us) && meant(found));
+        Ok((found.map(|mandate| mandate.id).collect(), last))
+    }
+
+    /// Ends those whose time has come, with one epoch for as many of them as fit into a change; answers which of them nobody
+    /// else has ended, each with the epoch that includes it. What is over by the clock stays over, whatever that says
+    /// afterwards: whoever remembers it as it was has to forget that.
+    ///
+    /// # Errors
+    /// `store_unavailable`. Those that were ended all the same are found by [`Self::untold`] again.
+    pub async fn expire(&self, over: Vec<(Mandate, Row)>) -> Result<Vec<(Mandate, RevocationEpoch)>, Failure> {
+        let at_us = self.shelf.clock_us().await?;
+        let mut expired = Vec::new();
+        for some in over.chunks(limit::SHELF_CHANGES_MAX) {
+            let mut some = some.to_vec();
+            for _ in 0..limit::SHELF_TRIES_MAX {
+                some.retain(|(mandate, _)| mandate.ended.is_none());
+                if some.is_empty() {
+                    break;
+                }
+                let ended = some.iter().map(|(mandate, row)| {
+                    let mandate = Mandate { ended: Some(Ended { at_us, by: CLOCK.to_owned() }), ..mandate.clone() };
+                    Ok::<_, Failure>((changed(&mandate, row)?, mandate))
+                });
+                let (changes, ended): (Vec<_>, Vec<_>) =
+                    ended.collect::<Result<Vec<_>, Failure>>()?.into_iter().unzip();
+                if let Changed::Done { epoch: Some(epoch), .. } = self.shelf.change(changes, Tell::Everybody).await? {
+                    expired.extend(ended.into_iter().map(|mandate| (mandate, epoch)));
+                    break;
+                }
+                // Another replica was faster with some of them.
+                some = self.again(some).await?;
+            }
+        }
+        Ok(expired)
+    }
+
+    /// The same as they are now.
+    async fn again(&self, some: Vec<(Mandate, Row)>) -> Result<Vec<(Mandate, Row)>, Failure> {
+        let mut found = Vec::with_capacity(some.len());
+        for (mandate, _) in some {
+            let Some(row) = self.shelf.row(MANDATES, mandate.id.as_str()).await? else { continue };
+            found.push((read(&row)?, row));
+        }
+        Ok(found)
+    }
+
+    /// Keeps that the end of one is on the record.
+    ///
+    /// # Errors
+    /// `store_unavailable`; then it is told once more.
+    pub async fn tell(&self, id: &MandateId) -> Result<(), Failure> {
+        let Some(row) = self.shelf.row(MANDATES, id.as_str()).await? else { return Ok(()) };
         let mandate = read(&row)?;
-        if mandate.told {
-            return Ok(None);
+        if mandate.told || mandate.ended.is_none() {
+            return Ok(());
         }
-        let expired = mandate.ended.is_none();
-        let by_the_clock = Ended { at_us: mandate.ends_us, by: CLOCK.to_owned() };
-        let ended = mandate.ended.clone().or(Some(by_the_clock));
-        let mandate = Mandate { told: true, ended, ..mandate };
-        let put = Action::Put { owner: row.owner, body: body(&mandate)?, expires_at_us: Some(gone_us(&mandate)) };
-        let change = Change::new(MANDATES, row.key, Expect::Version(row.version), put);
-        let tell = if expired { Tell::Everybody } else { Tell::Nobody };
-        match self.shelf.change(vec![change], tell).await? {
-            Changed::Done { epoch, .. } => Ok(Some(epoch)),
-            Changed::Conflict(_) | Changed::Full(_) => Ok(None),
-        }
+        let change = changed(&Mandate { told: true, ..mandate }, &row)?;
+        self.shelf.change(vec![change], Tell::Nobody).await.map(drop)
     }
 
     /// Those among the next mandates after that name that are over and not told of: expired ones, and those whose end
@@ -183,16 +232,17 @@ impl Mandates {
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn untold(&self, after: Option<&str>) -> Result<(Vec<Mandate>, Option<String>), Failure> {
+    pub async fn untold(&self, after: Option<&str>) -> Result<(Vec<(Mandate, Row)>, Option<String>), Failure> {
         let rows = self.shelf.rows(MANDATES, None, after).await?;
         let last = rows.last().map(|row| row.key.clone()).filter(|_| rows.len() >= limit::SHELF_ROWS_READ_MAX);
         let now_us = self.shelf.clock_us().await?;
-        let found = rows.iter().filter_map(|row| read(row).ok());
+        let found = rows.into_iter().filter_map(|row| Some((read(&row).ok()?, row)));
         // Whoever ends one may be about to tell.
         let within_us = i64::try_from(limit::MANDATE_TOLD_WITHIN.as_micros()).unwrap_or(i64::MAX);
         let is_late = |ended: &Ended| ended.at_us.saturating_add(within_us) < now_us;
-        let untold = found
-            .filter(|mandate| !mandate.told && mandate.is_over(now_us) && mandate.ended.as_ref().is_none_or(is_late));
+        let untold = found.filter(|(mandate, _)| {
+            !mandate.told && mandate.is_over(now_us) && mandate.ended.as_ref().is_none_or(is_late)
+        });
         Ok((untold.collect(), last))
     }
 
@@ -203,6 +253,12 @@ impl Mandates {
     pub async fn clock_us(&self) -> Result<i64, Failure> {
         self.shelf.clock_us().await
     }
+}
+
+/// The change that makes a row say this.
+fn changed(mandate: &Mandate, row: &Row) -> Result<Change, Failure> {
+    let put = Action::Put { owner: row.owner.clone(), body: body(mandate)?, expires_at_us: Some(gone_us(mandate)) };
+    Ok(Change::new(MANDATES, row.key.as_str(), Expect::Version(row.version), put))
 }
 
 /// The change that ends a mandate of which the record tells that it was over then; nothing where there is none, or it
@@ -246,4 +302,49 @@ fn body(mandate: &Mandate) -> Result<String, Failure> {
 
 fn full(what: &str) -> Failure {
     Failure::before(Reason::StoreUnavailable, format!("no more {what} fit"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{StateDirectory, Store};
+
+    #[tokio::test]
+    async fn those_that_expire_together_raise_few_epochs_and_are_found_until_the_record_has_them() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(place.path()).unwrap();
+        let store = Store::open(&state, &crate::config::StoreConfig::Sqlite).await.unwrap();
+        let mandates = Mandates::new(Arc::new(store.clone()));
+        let mandate = |ended: Option<i64>| {
+            let ended = ended.map(|at_us| serde_json::json!({ "at_us": at_us, "by": CLOCK }));
+            let said = serde_json::json!({
+                "id": MandateId::fresh().to_string(), "holder": Digest::sha256(b"anna"), "opener": "user:corp/anna",
+                "opened_us": 0, "ends_us": 1, "ended": ended,
+            });
+            serde_json::from_value::<Mandate>(said).unwrap()
+        };
+        let keep = async |mandate: &Mandate| {
+            let kept = Action::Put { owner: String::new(), body: body(mandate).unwrap(), expires_at_us: None };
+            let change = Change::new(MANDATES, mandate.id.as_str(), Expect::Absent, kept);
+            assert!(store.change(vec![change], Tell::Nobody).await.unwrap().is_done());
+        };
+        let count = limit::SHELF_CHANGES_MAX + 3;
+        for _ in 0..count {
+            keep(&mandate(None)).await;
+        }
+        let (over, _) = mandates.untold(None).await.unwrap();
+        let expired = mandates.expire(over.clone()).await.unwrap();
+        let epochs: std::collections::BTreeSet<_> = expired.iter().map(|(_, epoch)| *epoch).collect();
+        assert_eq!((expired.len(), epochs.len()), (count, 2), "one for each change that they fit into");
+        assert!(mandates.expire(over).await.unwrap().is_empty(), "another replica has seen the same");
+        assert!(mandates.untold(None).await.unwrap().0.is_empty(), "whoever ended them is about to tell");
+        // One that was ended long ago, and whoever did that was stopped before it was on the record.
+        let late = mandate(Some(2));
+        keep(&late).await;
+        let untold =
+            async || mandates.untold(None).await.unwrap().0.into_iter().map(|(found, _)| found.id).collect::<Vec<_>>();
+        assert_eq!(untold().await, [late.id.clone()]);
+        mandates.tell(&late.id).await.unwrap();
+        assert!(untold().await.is_empty());
+    }
 }

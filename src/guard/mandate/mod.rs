@@ -2,7 +2,8 @@
 //!
 //! Decides what a mandate says and what it leaves of a call. Refuses to know how its handle travels and who may open
 //! one. Invariants: a call passes only where the mandate, every mandate above it and their templates as they are now all
-//! let it; what a mandate says never grows after it was opened, and what it leaves open is what its templates say now.
+//! let it; what a mandate says never grows after it was opened, and what it leaves open is what its templates say now; with
+//! its holder's access it is over, and stays so.
 
 mod book;
 mod open;
@@ -18,7 +19,10 @@ pub use open::{Opening, Wish};
 pub(super) use scope::check;
 
 use super::Party;
-use crate::config::Budget;
+use super::approval::Token;
+use crate::config::{Budget, Config};
+use crate::identity::Revocations;
+use crate::identity::revoked::{Revocation, RevocationTarget};
 use crate::ids::{AgentId, Digest, Environment, MandateId, RevocationEpoch, TemplateName};
 use crate::record::mandated::MandateFacts;
 use crate::shelf::Version;
@@ -47,6 +51,9 @@ pub struct Mandate {
     /// What is known of them, so that they do not approve what is done under it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opened_by: Option<Party>,
+    /// By what revocations know its holder: with their access it is over as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer: Option<Token>,
     /// What it is for, as its opener declared.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub purpose: String,
@@ -126,7 +133,39 @@ impl Mandate {
     /// and nobody else.
     #[must_use]
     pub fn as_told(&self) -> Self {
-        Self { told: false, opened_by: None, ..self.clone() }
+        Self { told: false, opened_by: None, bearer: None, ..self.clone() }
+    }
+
+    /// Whether it was taken back, or its holder's access since it was opened.
+    #[must_use]
+    pub fn is_taken_back(&self, revocations: &Revocations) -> bool {
+        let stands = |bearer: &Token| bearer.facts(false).is_some_and(|facts| revocations.check(&facts).is_ok());
+        revocations.is_mandate_revoked(&self.id) || !self.bearer.as_ref().is_none_or(stands)
+    }
+
+    /// Whether its holder is that agent, or acts through it.
+    fn is_used_by(&self, agent: &AgentId) -> bool {
+        let by = self.opened_by.as_ref().filter(|_| self.opener_key == Some(self.holder));
+        let further = by.is_some_and(|by| by.agents.iter().any(|further| further == agent.as_str()));
+        further || self.agent.as_ref() == Some(agent)
+    }
+
+    /// Whether that takes it back, or the access of its holder.
+    #[must_use]
+    pub fn is_of(&self, revocation: &Revocation, config: &Config) -> bool {
+        let facts = self.bearer.as_ref().and_then(|bearer| bearer.facts(false));
+        match &revocation.target {
+            RevocationTarget::Mandate(id) => self.id == *id || self.above.contains(id),
+            RevocationTarget::Agent(agent) => self.is_used_by(agent),
+            RevocationTarget::Owner(owner) => {
+                config.agents.iter().filter(|(id, _)| self.is_used_by(id)).any(|(_, agent)| {
+                    let client = facts.as_ref().and_then(|facts| facts.client.as_ref());
+                    let theirs = agent.keys.iter().any(|key| key.owner == *owner && Some(&key.id) == client);
+                    agent.owner == *owner || theirs
+                })
+            }
+            _ => facts.is_some_and(|facts| revocation.covers(&facts)),
+        }
     }
 
     /// Whether it is over at that moment.

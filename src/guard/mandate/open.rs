@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Held, Mandate};
 use crate::config::{Budget, TemplateConfig};
 use crate::guard::Party;
+use crate::guard::approval::Token;
 use crate::ids::{AgentId, Digest, Environment, MandateId, TemplateName};
 use crate::inversion::{self, Control};
 use crate::limit;
@@ -74,6 +75,8 @@ pub struct Opening<'a> {
     pub opener_key: Option<Digest>,
     /// What is known of them.
     pub opened_by: Party,
+    /// By what revocations know the holder.
+    pub bearer: Token,
     /// The agent that opens it, where it is not a person who does.
     pub opening_agent: Option<AgentId>,
     /// What objects and conditions mean.
@@ -115,6 +118,7 @@ impl Opening<'_> {
             opener: self.opener.clone(),
             opener_key: self.opener_key,
             opened_by: Some(self.opened_by.clone()),
+            bearer: Some(self.bearer.clone()),
             purpose: wish.purpose.clone(),
             above: lineage,
             tools: wish.tools.clone(),

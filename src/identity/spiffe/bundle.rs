@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use serde::Deserialize;
@@ -25,6 +25,8 @@ pub(super) struct Bundle {
     keys: Vec<JwtKey>,
     /// Who verifies certificates against its roots, where it has any.
     pub roots: Option<Arc<dyn ClientCertVerifier>>,
+    /// Its roots.
+    pub anchors: Arc<RootCertStore>,
     /// Rises with every change.
     pub sequence: Option<u64>,
     /// When it should be read again.
@@ -90,7 +92,7 @@ impl Bundle {
         Self::with(text, Unmarked::LeftAlone)
     }
 
-    /// Reads what the Workload API says: keys for JWT-SVIDs alone, which need not say that they are.
+    /// Reads what the Workload API says of keys for JWT-SVIDs, which need not say that they are.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -123,10 +125,12 @@ impl Bundle {
                 _ => {}
             }
         }
+        let roots = Arc::new(roots);
         let hint = document.refresh_hint.map_or(limit::BUNDLE_REFRESH_USUAL, Duration::from_secs);
         Ok(Self {
             keys,
-            roots: verifier(roots)?,
+            roots: verifier(&roots, Vec::new())?,
+            anchors: roots,
             sequence: document.sequence,
             refresh: hint.clamp(limit::BUNDLE_REFRESH_MIN, limit::BUNDLE_REFRESH_MAX),
             digest: Digest::sha256(text),
@@ -206,12 +210,22 @@ fn root(key: &serde_json::Value) -> Result<CertificateDer<'static>, String> {
     Ok(CertificateDer::from(bytes))
 }
 
-fn verifier(roots: RootCertStore) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {
+/// Who verifies certificates against these roots, without those that were withdrawn.
+pub(super) fn verifier(
+    roots: &Arc<RootCertStore>,
+    withdrawn: Vec<CertificateRevocationListDer<'static>>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {
     if roots.is_empty() {
         return Ok(None);
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider);
+    // Not every authority of a domain keeps such a list.
+    let builder = match withdrawn.is_empty() {
+        true => builder,
+        false => builder.with_crls(withdrawn).allow_unknown_revocation_status(),
+    };
+    let verifier = builder.build();
     verifier.map(Some).map_err(|error| error.to_string())
 }
 

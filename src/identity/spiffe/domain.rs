@@ -6,24 +6,29 @@
 
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use rustls::server::danger::ClientCertVerifier;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::bundle::Bundle;
+use super::endpoint::{Endpoint, Known};
+use super::roots::Roots;
 use crate::config::IssuerConfig;
 use crate::config::set::replaceable;
-use crate::config::spiffe::{BundlePlace, SpiffeConfig};
-use crate::egress::workload::Bundles;
-use crate::egress::{self, EgressPolicy, OauthClient, oauth_client};
+use crate::config::spiffe::{BundleEndpoint, BundlePlace, SpiffeConfig};
+use crate::egress::workload::{Asked, Bundles};
+use crate::egress::{self, EgressError, EgressPolicy, OauthClient, oauth_client, oauth_client_trusting};
 use crate::identity::issuer::{IssuerReadiness, News, pause_after};
 use crate::ids::{Digest, IssuerAlias};
 use crate::limit;
+
+mod follow;
 
 /// One trust domain as we know it.
 #[derive(Debug)]
@@ -33,6 +38,10 @@ pub(in crate::identity) struct Domain {
     stale_max: Duration,
     policy: EgressPolicy,
     known: ArcSwapOption<Bundle>,
+    /// The roots that the Workload API says, which come apart from the keys.
+    apart: ArcSwapOption<Roots>,
+    /// The roots by which a bundle endpoint is known that has an SVID.
+    trusted: Known,
     /// Rises whenever something that was verified before must be looked at again.
     generation: Arc<AtomicU64>,
     /// Requests that wait for the bundle; more are answered at once.
@@ -51,6 +60,9 @@ pub(in crate::identity) struct Domain {
 struct Attempt {
     count: u64,
     problem: Option<String>,
+    /// The same for roots that come apart.
+    roots_count: u64,
+    roots_problem: Option<String>,
 }
 
 impl Domain {
@@ -58,7 +70,7 @@ impl Domain {
     pub fn new(issuer: &IssuerConfig, config: &SpiffeConfig, allow_loopback: bool, stop: CancellationToken) -> Self {
         let policy = match &config.bundle {
             BundlePlace::File(_) | BundlePlace::Workload(_) => EgressPolicy::public(),
-            BundlePlace::Web(url) => {
+            BundlePlace::Web(url) | BundlePlace::Spiffe(BundleEndpoint { url, .. }) => {
                 let on_loopback = url.scheme() == "http" || egress::is_loopback(url);
                 EgressPolicy::issuer(url.host_str(), allow_loopback && on_loopback)
             }
@@ -69,6 +81,8 @@ impl Domain {
             stale_max: issuer.jwks_stale_max,
             policy,
             known: ArcSwapOption::empty(),
+            apart: ArcSwapOption::empty(),
+            trusted: Known::default(),
             generation: Arc::default(),
             waiting: Semaphore::new(limit::JWKS_WAITING_MAX),
             attempts: watch::Sender::new(Attempt::default()),
@@ -104,12 +118,32 @@ impl Domain {
 
     /// Waits for the very first attempt to read the bundle, so that who comes with the start is not refused for it.
     pub async fn wait(&self) {
-        if self.known().is_some() {
-            return;
+        if self.known().is_none() {
+            self.wait_until(|attempt| attempt.count > 0).await;
         }
+    }
+
+    /// The same for whoever comes with a certificate.
+    pub async fn wait_for_roots(&self) {
+        if !self.comes_apart() {
+            self.wait().await;
+        } else if self.apart().is_none() {
+            self.wait_until(|attempt| attempt.roots_count > 0).await;
+        }
+    }
+
+    async fn wait_until(&self, done: impl FnMut(&Attempt) -> bool) {
         let Ok(_place) = self.waiting.try_acquire() else { return };
         let mut attempts = self.attempts.subscribe();
-        let _in_time = tokio::time::timeout(limit::JWKS_WAIT, attempts.wait_for(|attempt| attempt.count > 0)).await;
+        let _in_time = tokio::time::timeout(limit::JWKS_WAIT, attempts.wait_for(done)).await;
+    }
+
+    /// Who verifies certificates, where there are roots; nothing where that is not known.
+    pub(super) fn roots(&self) -> Option<Option<Arc<dyn ClientCertVerifier>>> {
+        if self.comes_apart() {
+            return Some(self.apart()?.verifier.clone());
+        }
+        Some(self.known()?.roots.clone())
     }
 
     /// The bundle, unless it is too old.
@@ -130,13 +164,14 @@ impl Domain {
     /// How it is.
     pub fn readiness(&self) -> IssuerReadiness {
         let known = self.known();
-        let roots = known.as_ref().map_or(0, |known| usize::from(known.roots.is_some()));
+        let roots = usize::from(self.roots().flatten().is_some());
+        let Attempt { problem, roots_problem, .. } = self.attempts.borrow().clone();
         IssuerReadiness {
             alias: self.alias.clone(),
             issuer: format!("spiffe://{}", self.config.trust_domain),
-            keys: known.as_ref().map_or(0, |known| known.len() + roots),
+            keys: known.as_ref().map_or(0, |known| known.len()) + roots,
             age: known.map(|known| known.fetched_at.elapsed()),
-            problem: self.attempts.borrow().problem.clone(),
+            problem: problem.or(roots_problem),
         }
     }
 
@@ -157,47 +192,6 @@ impl Domain {
         stop.run_until_cancelled(self.keep_fresh()).await;
     }
 
-    /// Hears what the Workload API says for as long as it says something; asks anew where it has been silent, because a
-    /// stream may be dead without anyone having noticed.
-    async fn follow(&self, socket: &Path) {
-        let mut failures = 0_u32;
-        loop {
-            let problem = match Bundles::open(socket).await {
-                Ok(mut bundles) => self.hear(&mut bundles, &mut failures).await,
-                Err(problem) => Some(problem),
-            };
-            let Some(problem) = problem else { continue };
-            failures = failures.saturating_add(1);
-            self.finished(Err(problem));
-            tokio::time::sleep(pause_after(failures)).await;
-        }
-    }
-
-    /// What is wrong with a stream; nothing, where it has only been silent.
-    async fn hear(&self, bundles: &mut Bundles, failures: &mut u32) -> Option<String> {
-        let mut first = true;
-        loop {
-            let patience = if first { limit::WORKLOAD_API_TIMEOUT } else { self.often(limit::BUNDLE_REFRESH_USUAL) };
-            let said = tokio::time::timeout(patience, bundles.next(self.config.trust_domain.as_str())).await;
-            match said {
-                Ok(Ok(Some(text))) => match Bundle::of_workload_api(&text) {
-                    Ok(bundle) => self.finished(Ok(bundle)),
-                    Err(problem) => return Some(problem),
-                },
-                // Not trouble, after which what we have would hold: it is not to be used any more.
-                Ok(Ok(None)) => match Bundle::of_nothing() {
-                    Ok(nothing) => self.withdrawn(nothing),
-                    Err(problem) => return Some(problem),
-                },
-                Ok(Err(problem)) => return Some(problem),
-                Err(_) if first => return Some("it says nothing".to_owned()),
-                Err(_) => return None,
-            }
-            *failures = 0;
-            first = false;
-        }
-    }
-
     async fn keep_fresh(&self) {
         if let BundlePlace::Workload(socket) = &self.config.bundle {
             return self.follow(socket).await;
@@ -214,6 +208,10 @@ impl Domain {
             };
             failures = if outcome.is_ok() { 0 } else { failures.saturating_add(1) };
             self.finished(outcome);
+            if failures > 0 && !self.is_known() && matches!(self.config.bundle, BundlePlace::Spiffe(_)) {
+                // What its endpoint was known by is too old as well, and there may be a newer file.
+                client = None;
+            }
             let refresh = self.known.load().as_ref().map(|known| known.refresh);
             let pause = match (failures, refresh) {
                 (0, refresh) => self.often(refresh.unwrap_or(limit::BUNDLE_REFRESH_MIN)),
@@ -245,12 +243,22 @@ impl Domain {
 
     /// What the bundle is asked for with, where it is not a file.
     async fn client(&self) -> Result<Option<OauthClient>, String> {
-        if !matches!(self.config.bundle, BundlePlace::Web(_)) {
-            return Ok(None);
-        }
         let policy = self.policy.clone();
-        // Reading the system's roots takes milliseconds; not on a worker that answers requests.
-        let built = tokio::task::spawn_blocking(move || oauth_client(policy)).await;
+        let build: Box<dyn FnOnce() -> Result<OauthClient, EgressError> + Send> = match &self.config.bundle {
+            BundlePlace::File(_) | BundlePlace::Workload(_) => return Ok(None),
+            // Reading the system's roots takes milliseconds; not on a worker that answers requests.
+            BundlePlace::Web(_) => Box::new(move || oauth_client(policy)),
+            BundlePlace::Spiffe(BundleEndpoint { id, first, .. }) => {
+                let path = first.clone();
+                let text =
+                    tokio::task::spawn_blocking(move || file(&path)).await.map_err(|error| error.to_string())??;
+                let told = |problem: String| format!("{}: {problem}", first.display());
+                self.trusted.store(Some(rooted(Bundle::read(&text).map_err(told)?).map_err(told)?.anchors));
+                let endpoint = Endpoint::new(id, &self.trusted);
+                Box::new(move || oauth_client_trusting(policy, endpoint))
+            }
+        };
+        let built = tokio::task::spawn_blocking(build).await;
         built.map_err(|error| error.to_string())?.map(Some).map_err(|error| error.to_string())
     }
 
@@ -260,19 +268,24 @@ impl Domain {
                 let path = path.clone();
                 tokio::task::spawn_blocking(move || file(&path)).await.map_err(|error| error.to_string())??
             }
-            (BundlePlace::Web(url), Some(client)) => web(client, url.as_str()).await?,
-            (BundlePlace::Web(_), None) => return Err("there is no client to ask with".to_owned()),
+            (BundlePlace::Web(url) | BundlePlace::Spiffe(BundleEndpoint { url, .. }), Some(client)) => {
+                web(client, url.as_str()).await?
+            }
+            (BundlePlace::Web(_) | BundlePlace::Spiffe(_), None) => {
+                return Err("there is no client to ask with".to_owned());
+            }
             // It is who says what is in force; there is no sequence that could go back.
             (BundlePlace::Workload(socket), _) => {
-                let mut bundles = Bundles::open(socket).await?;
+                let mut bundles = Bundles::open(socket, Asked::Keys).await?;
                 let said = bundles.next(self.config.trust_domain.as_str());
                 let said = tokio::time::timeout(limit::WORKLOAD_API_TIMEOUT, said).await;
                 let said = said.map_err(|_| "it says nothing".to_owned())??;
                 let none = || format!("it has no bundle of the trust domain {}", self.config.trust_domain);
-                return Bundle::of_workload_api(&said.ok_or_else(none)?);
+                return Bundle::of_workload_api(&said.ok_or_else(none)?.bundle);
             }
         };
         let fresh = Bundle::read(&text)?;
+        let fresh = if matches!(self.config.bundle, BundlePlace::Spiffe(_)) { rooted(fresh)? } else { fresh };
         let had = *self.highest.lock().unwrap_or_else(PoisonError::into_inner);
         match (had, fresh.sequence) {
             (Some(had), Some(came)) if came < had => Err(format!(
@@ -290,6 +303,9 @@ impl Domain {
                 let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
                 *highest = (*highest).max(bundle.sequence);
                 drop(highest);
+                if matches!(self.config.bundle, BundlePlace::Spiffe(_)) {
+                    self.trusted.store(Some(Arc::clone(&bundle.anchors)));
+                }
                 let before = self.known.swap(Some(Arc::new(bundle)));
                 if before.is_none_or(|before| before.digest != digest) {
                     self.moved();
@@ -335,11 +351,23 @@ pub async fn look_at_bundle(
 ) -> Result<BundleFacts, String> {
     let domain = Domain::new(issuer, config, listens_on_loopback, CancellationToken::new());
     let bundle = domain.read(domain.client().await?.as_ref()).await?;
-    Ok(BundleFacts { jwt_keys: bundle.len(), roots: bundle.roots.is_some(), refresh: bundle.refresh })
+    let roots = match &config.bundle {
+        BundlePlace::Workload(socket) => domain.read_roots(socket).await?.verifier.is_some(),
+        BundlePlace::File(_) | BundlePlace::Web(_) | BundlePlace::Spiffe(_) => bundle.roots.is_some(),
+    };
+    Ok(BundleFacts { jwt_keys: bundle.len(), roots, refresh: bundle.refresh })
+}
+
+/// A bundle with which an endpoint can be known again.
+fn rooted(bundle: Bundle) -> Result<Bundle, String> {
+    if bundle.anchors.is_empty() {
+        return Err("it has no root, so that its endpoint would be unknown from then on: it is not taken".to_owned());
+    }
+    Ok(bundle)
 }
 
 /// A file that nobody else can write or replace.
-fn file(path: &PathBuf) -> Result<Vec<u8>, String> {
+fn file(path: &Path) -> Result<Vec<u8>, String> {
     let told = |error: std::io::Error| format!("{}: {error}", path.display());
     let opened = std::fs::File::open(path).map_err(told)?;
     if opened.metadata().map_err(told)?.mode() & 0o022 != 0 {

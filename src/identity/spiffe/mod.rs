@@ -5,8 +5,10 @@
 
 mod bundle;
 mod domain;
+mod endpoint;
 mod id;
 mod jwt;
+mod roots;
 mod x509;
 
 pub(super) use domain::Domain;

@@ -70,8 +70,8 @@ impl Domain {
         further: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Reason> {
-        let bundle = self.known().ok_or(Reason::IssuerUnavailable)?;
-        let roots = bundle.roots.as_ref().ok_or(Reason::CertificateRefused)?;
+        let roots = self.roots().ok_or(Reason::IssuerUnavailable)?;
+        let roots = roots.ok_or(Reason::CertificateRefused)?;
         let verified = roots.verify_client_cert(leaf, further, now);
         verified.map(|_| ()).map_err(|_| Reason::CertificateRefused)
     }

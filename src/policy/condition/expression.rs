@@ -180,7 +180,7 @@ impl Expression {
     }
 
     pub(super) fn read(&self, facts: &Facts<'_>, read: &mut Vec<(String, String)>) {
-        let (what, value) = match self {
+        let (what, mut value) = match self {
             Self::All(parts) | Self::Any(parts) => return parts.iter().for_each(|part| part.read(facts, read)),
             Self::Not(part) => return part.read(facts, read),
             Self::Only(_) => match &facts.arguments {
@@ -218,7 +218,11 @@ impl Expression {
             Self::Mandate(_) | Self::Template(_) => ("mandate".to_owned(), facts.situation.mandate_told()),
             Self::Seen(_) => ("seen".to_owned(), facts.situation.seen_told()),
         };
-        let value: String = value.chars().take(CONDITION_VALUE_CHARACTERS_MAX).collect();
+        if value.len() > CONDITION_VALUE_CHARACTERS_MAX
+            && let Some((end, _)) = value.char_indices().nth(CONDITION_VALUE_CHARACTERS_MAX)
+        {
+            value.truncate(end);
+        }
         match read.iter_mut().find(|(known, _)| *known == what) {
             // A value says more than that there is one.
             Some((_, known)) if *known == PRESENT => *known = value,

@@ -14,6 +14,7 @@ mod revocation;
 mod shelf;
 #[cfg(test)]
 mod tests;
+mod voided;
 
 use std::path::Path;
 use std::str::FromStr as _;

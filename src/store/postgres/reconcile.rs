@@ -9,12 +9,14 @@ use sqlx::Row as _;
 
 use super::revocation::{remove, upsert};
 use super::shelf::{NOW, apply};
+use super::voided::forget;
 use super::{Postgres, durable, tell};
 use crate::ids::RevocationEpoch;
 use crate::limit;
 use crate::outcome::Failure;
 use crate::shelf::Version;
 use crate::store::changed::Noted;
+use crate::store::voided::has_gaps;
 use crate::store::{Told, ToldChange, unavailable};
 
 impl Postgres {
@@ -34,10 +36,13 @@ impl Postgres {
     async fn take_over(&self, told: &BTreeMap<u64, Told>, to: RevocationEpoch) -> Result<(), Failure> {
         let mut transaction = self.pool.begin().await.map_err(unavailable)?;
         durable(&mut transaction).await.map_err(unavailable)?;
-        let sql = sqlx::AssertSqlSafe(format!("SELECT nextval('shelf_version'), {NOW}"));
+        let sql = sqlx::AssertSqlSafe(format!("SELECT nextval('shelf_version'), {NOW}, epoch FROM meta FOR UPDATE"));
         let row = sqlx::query(sql).fetch_one(&mut *transaction).await.map_err(unavailable)?;
         let version = Version(row.try_get(0).map_err(unavailable)?);
         let now: i64 = row.try_get(1).map_err(unavailable)?;
+        if has_gaps(told, row.try_get(2).map_err(unavailable)?, to) {
+            forget(&mut transaction, to.0.cast_signed()).await.map_err(unavailable)?;
+        }
         // First, so that no revocation falls in between. Never back: whoever compares epochs would take old answers
         // for new ones.
         sqlx::query("UPDATE meta SET epoch = greatest(epoch, $1), went_back = NULL")
@@ -53,7 +58,7 @@ impl Postgres {
                     Noted::revocation(revocation, false)?
                 }
                 ToldChange::Lifted(revocation) => {
-                    remove(&mut transaction, &revocation.target, revocation.mode).await.map_err(unavailable)?;
+                    remove(&mut transaction, &revocation.target, revocation.mode, epoch).await.map_err(unavailable)?;
                     Noted::revocation(revocation, true)?
                 }
                 ToldChange::Rows(rows, changes) => {

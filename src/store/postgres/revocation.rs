@@ -3,6 +3,7 @@
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
+use super::voided::void;
 use super::{Postgres, durable, tell, within};
 use crate::identity::described::Described;
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
@@ -62,6 +63,7 @@ impl Postgres {
                 Ok(_) => return Ok(Ok(None)),
                 Err(failure) => return Ok(Err(failure)),
             };
+            void(&mut transaction, &revocation.target, since.0.cast_signed(), next).await?;
             let told = Revocation { actor: actor.to_owned(), note: note.to_owned(), ..revocation.clone() };
             let noted = match Noted::revocation(&told, true) {
                 Ok(noted) => noted,
@@ -110,21 +112,24 @@ async fn counts(connection: &mut PgConnection, revocation: &Revocation) -> Resul
     })
 }
 
-/// Takes back whatever holds of this target in this mode.
+/// Takes back whatever holds of this target in this mode, in that epoch.
 pub(super) async fn remove(
     connection: &mut PgConnection,
     target: &RevocationTarget,
     mode: RevocationMode,
+    epoch: i64,
 ) -> Result<(), sqlx::Error> {
     let words = Described::from(target);
-    sqlx::query("DELETE FROM revocations WHERE kind = $1 AND issuer = $2 AND value = $3 AND mode = $4")
+    let sql = "DELETE FROM revocations WHERE kind = $1 AND issuer = $2 AND value = $3 AND mode = $4 RETURNING epoch";
+    let row = sqlx::query(sql)
         .bind(words.kind)
         .bind(words.issuer)
         .bind(words.value)
         .bind(mode.as_str())
-        .execute(connection)
-        .await
-        .map(drop)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(()) };
+    void(connection, target, row.try_get(0)?, epoch).await
 }
 
 /// Writes one revocation; one of the same target and mode is renewed and never takes anything back.

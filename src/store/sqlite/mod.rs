@@ -10,6 +10,7 @@ mod executable;
 mod reconcile;
 mod revocation;
 mod shelf;
+mod voided;
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;

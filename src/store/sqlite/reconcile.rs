@@ -10,11 +10,13 @@ use sqlx::Row as _;
 use super::changed::note;
 use super::revocation::{remove, upsert};
 use super::shelf::{apply, now_us};
+use super::voided::forget;
 use super::{Sqlite, unavailable};
 use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
 use crate::shelf::Version;
 use crate::store::changed::Noted;
+use crate::store::voided::has_gaps;
 use crate::store::{Told, ToldChange};
 
 impl Sqlite {
@@ -25,11 +27,14 @@ impl Sqlite {
         to: RevocationEpoch,
     ) -> Result<(), Failure> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
-        let row = sqlx::query("UPDATE meta SET shelf_version = shelf_version + 1 RETURNING shelf_version")
+        let row = sqlx::query("UPDATE meta SET shelf_version = shelf_version + 1 RETURNING shelf_version, epoch")
             .fetch_one(&mut *transaction)
             .await
             .map_err(unavailable)?;
         let (version, now) = (Version(row.try_get(0).map_err(unavailable)?), now_us());
+        if has_gaps(told, row.try_get(1).map_err(unavailable)?, to) {
+            forget(&mut transaction, to.0.cast_signed()).await?;
+        }
         for (epoch, told) in told {
             let epoch = epoch.cast_signed();
             let noted = match &told.change {
@@ -38,7 +43,7 @@ impl Sqlite {
                     Noted::revocation(revocation, false)?
                 }
                 ToldChange::Lifted(revocation) => {
-                    remove(&mut transaction, &revocation.target, revocation.mode).await?;
+                    remove(&mut transaction, &revocation.target, revocation.mode, epoch).await?;
                     Noted::revocation(revocation, true)?
                 }
                 ToldChange::Rows(rows, changes) => {

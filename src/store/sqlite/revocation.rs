@@ -4,6 +4,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::changed::note;
+use super::voided::void;
 use super::{Sqlite, epoch, unavailable};
 use crate::identity::described::Described;
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
@@ -51,6 +52,7 @@ impl Sqlite {
             .await
             .map_err(unavailable)?;
         let next: i64 = row.try_get(0).map_err(unavailable)?;
+        void(&mut transaction, &lifted.revocation.target, since.0.cast_signed(), next).await?;
         let told = Revocation { actor: actor.to_owned(), note: why.to_owned(), ..lifted.revocation.clone() };
         note(&mut transaction, next, &Noted::revocation(&told, true)?).await?;
         transaction.commit().await.map_err(unavailable)?;
@@ -88,22 +90,25 @@ async fn counts(connection: &mut SqliteConnection, revocation: &Revocation) -> R
     Ok(Counts { all: count(0)?, of_feeds: count(1)?, blocks_of_feeds: count(2)?, own: count(3)? })
 }
 
-/// Takes back whatever holds of this target in this mode.
+/// Takes back whatever holds of this target in this mode, in that epoch.
 pub(super) async fn remove(
     connection: &mut SqliteConnection,
     target: &RevocationTarget,
     mode: RevocationMode,
+    epoch: i64,
 ) -> Result<(), Failure> {
     let words = Described::from(target);
-    sqlx::query("DELETE FROM revocations WHERE kind = ? AND issuer = ? AND value = ? AND mode = ?")
+    let sql = "DELETE FROM revocations WHERE kind = ? AND issuer = ? AND value = ? AND mode = ? RETURNING epoch";
+    let row = sqlx::query(sql)
         .bind(words.kind)
         .bind(words.issuer)
         .bind(words.value)
         .bind(mode.as_str())
-        .execute(connection)
+        .fetch_optional(&mut *connection)
         .await
         .map_err(unavailable)?;
-    Ok(())
+    let Some(row) = row else { return Ok(()) };
+    void(connection, target, row.try_get(0).map_err(unavailable)?, epoch).await
 }
 
 /// Writes one revocation; one of the same target and mode is renewed and never takes anything back.

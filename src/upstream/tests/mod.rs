@@ -187,6 +187,7 @@ fn entry(transport: TransportConfig) -> ServerConfig {
         forward_headers: Vec::new(),
         discoverable: false,
         elicit_url_hosts: Vec::new(),
+        redact: Vec::new(),
         idempotent: Vec::new(),
     }
 }

@@ -281,3 +281,88 @@ async fn a_process_has_the_account_of_whom_it_is_for_and_ends_when_that_is_taken
     crate::stdio::are_gone(&[all[1].0], std::time::Duration::from_secs(1)).await;
     assert!(!running.gateway.log().contains(&all[0].1));
 }
+
+/// Whoever looks after accounts may block and look, and admins may lift.
+const LIFTERS: &str = "g, group:test/admins, role:admin, *\np, role:admin, *, bailiwick/*, admin, -, allow\n\
+                       g, group:test/operators, role:operator, *\n\
+                       p, role:operator, *, bailiwick/revoke, admin, -, allow\n\
+                       p, role:operator, *, bailiwick/revocations, admin, -, allow\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_of_an_account_is_lifted_by_an_administrator_alone_and_its_owner_links_anew() {
+    let (issuer, service) = (Issuer::start().await, Linked::start().await);
+    let gateway = setup(&issuer, &service)
+        .policy(&format!("{DEVELOPERS_MAY}{LIFTERS}"))
+        .admin("acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\" }]")
+        .start()
+        .await;
+    let running = Running { issuer, service, gateway };
+    running.linked("ann").await;
+    assert_eq!(running.whoami("ann").await.tool_text(), "ann@service");
+    let earlier = running.link("cid").await;
+    let person = |user: &str, groups: &[&str], spoil: &dyn Fn(&mut Value)| {
+        let mut claims = running.issuer.administrator(user, groups, &running.gateway.admin);
+        spoil(&mut claims);
+        running.issuer.sign(&claims)
+    };
+    let at = |path: &str, token: &str| Client::new(&format!("{}/api/v1{path}", running.gateway.admin), Some(token));
+    let operator = person("otto", &["operators"], &|_| {});
+    let mut held = Vec::new();
+    for value in ["notes/ann", "notes/cid"] {
+        let order = json!({ "target": "account", "issuer": "test", "value": value, "note": "it was misused" });
+        let blocked = at("/revoke", &operator).post(&[], order.to_string()).await;
+        assert_eq!(blocked.status, 200, "{}", blocked.text);
+        let all = at("/revocations", &operator).bare(reqwest::Method::GET, &[]).await;
+        let own = all.response()["revocations"].as_array().unwrap().iter().find(|held| held["value"] == value).cloned();
+        held.push(own.unwrap()["since"].as_u64().unwrap());
+    }
+    let called = running.service.state().called_as.len();
+    for user in ["ann", "cid"] {
+        assert!(running.whoami(user).await.response().get("error").is_some());
+    }
+    assert_ne!(running.links("cid", &earlier).await.status, 200);
+    assert_eq!(running.service.state().called_as.len(), called, "nothing was called");
+
+    // Neither the machine's own user, nor an operator, nor an administrator who logged in long ago or weakly.
+    let socket = running.gateway.command(&["lift", &held[0].to_string(), "--config", "servers.toml"]);
+    assert_eq!(socket.status.code(), Some(1), "{socket:?}");
+    let old = person("root", &["admins"], &|claims| claims["auth_time"] = json!(1_000));
+    let weak = person("root", &["admins"], &|claims| claims["acr"] = json!("weak"));
+    let assistant = person("root", &["admins"], &|claims| claims["client_id"] = json!("test-assistant"));
+    for (token, status) in [(&operator, 403), (&old, 401), (&weak, 401), (&assistant, 403)] {
+        let refused = at(&format!("/revocations/{}", held[0]), token).bare(reqwest::Method::DELETE, &[]).await;
+        assert_eq!(refused.status, status, "{}", refused.text);
+        assert!(running.whoami("ann").await.response().get("error").is_some());
+    }
+    let root = person("root", &["admins"], &|_| {});
+    for since in &held {
+        let lifted = at(&format!("/revocations/{since}"), &root).bare(reqwest::Method::DELETE, &[]).await;
+        assert_eq!(lifted.status, 200, "{}", lifted.text);
+    }
+    // What was taken is gone for good, and nothing is in the way of another.
+    let asked = running.whoami("ann").await;
+    assert_eq!(reason(&asked), "account_link_required");
+    let page = running.links("ann", &address(asked.tool_text())).await;
+    assert!(page.text.contains("is linked"), "{}", page.text);
+    // Of a server that was closed to somebody nothing was listed.
+    crate::support::eventually_within(
+        std::time::Duration::from_secs(30),
+        "the list to be asked for again",
+        async || {
+            let link = running.client("cid").call_tool("notes__link_account", json!({})).await;
+            reason(&link) == "account_link_required"
+        },
+    )
+    .await;
+    running.linked("cid").await;
+    for user in ["ann", "cid"] {
+        assert_eq!(running.whoami(user).await.tool_text(), "ann@service", "{user}");
+    }
+    let told = running.gateway.records("revocation").into_iter().map(|record| record["revocation"].clone());
+    let told: Vec<_> =
+        told.map(|told| (told["value"].clone(), told["lifted"] == true, told["actor"].clone())).collect();
+    let expected = [("ann", false, "otto"), ("cid", false, "otto"), ("ann", true, "root"), ("cid", true, "root")];
+    let expected = expected
+        .map(|(account, lifted, by)| (json!(format!("notes/{account}")), lifted, json!(format!("user:test/{by}"))));
+    assert_eq!(told, expected);
+}

@@ -62,6 +62,7 @@ async fn what_is_answered_is_what_the_document_says() {
         let nobody = running.get(path, "no-token").await;
         document.check(&format!("get {path}"), 401, &nobody.text);
     }
+    let dora = running.issuer.token("dora", &["developers"], &running.gateway.resource());
     let orders = [
         (
             "/explain",
@@ -69,6 +70,9 @@ async fn what_is_answered_is_what_the_document_says() {
             200,
         ),
         ("/explain", json!({ "object": "tools/echo", "as": "user:test/otto", "arguments": { "a": 1 } }), 200),
+        ("/explain", json!({ "object": "tools/echo", "token": dora }), 200),
+        ("/explain", json!({ "object": "tools/echo", "token": "nobody's" }), 200),
+        ("/explain", json!({ "object": "tools/echo", "token": dora, "agent": "assistant" }), 400),
         ("/revocations/reach", json!({ "target": "server", "value": "tools" }), 200),
         ("/revocations/reach", json!({ "target": "server", "value": "tools", "sign_out": true }), 400),
         ("/revoke", json!({ "target": "subject", "issuer": "test", "value": "alice", "note": "left" }), 200),

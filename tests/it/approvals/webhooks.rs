@@ -140,7 +140,7 @@ async fn every_event_that_can_be_asked_for_is_told_and_one_that_takes_nothing_ke
     // Connections to it are refused.
     let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (issuer, upstream) = (Issuer::start().await, upstream().await);
-    let events = ["approval.requested", "agent.suspended", "pin.changed"];
+    let events = ["approval.requested", "agent.suspended", "pin.changed", "server.suspended"];
     let hook = |name: &str, url: &str| {
         format!("[webhooks.{name}]\nurl = \"{url}\"\nevents = {events:?}\nallow_private = true\n")
     };
@@ -170,7 +170,8 @@ async fn every_event_that_can_be_asked_for_is_told_and_one_that_takes_nothing_ke
     for _ in 0..20 {
         let _refused = bob.call_tool("tools__nothing", json!({})).await;
     }
-    eventually_within(limit, "all three", async || {
+    assert!(gateway.command(&["agents", "suspend", "tools", "--server"]).status.success());
+    eventually_within(limit, "all of them", async || {
         let types = types(&taken);
         events.iter().all(|event| types.iter().any(|told| told == event))
     })
@@ -183,6 +184,8 @@ async fn every_event_that_can_be_asked_for_is_told_and_one_that_takes_nothing_ke
     let stopped = told("agent.suspended");
     assert_eq!((&stopped["agent"], &stopped["subject"]), (&json!("assistant"), &json!("user:test/bob")), "{stopped}");
     assert_eq!((&stopped["owner"], &stopped["by"]), (&json!("user:test/owner"), &json!("breaker")), "{stopped}");
+    let gone = told("server.suspended");
+    assert_eq!((&gone["server"], &gone["owner"]), (&json!("tools"), &json!("user:test/owner")), "{gone}");
     let kept = told("pin.changed");
     assert_eq!((&kept["server"], &kept["definitions"][0]["name"]), (&json!("tools"), &json!("new")), "{kept}");
 }

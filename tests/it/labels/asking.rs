@@ -4,10 +4,12 @@ use serde_json::{Value, json};
 
 use super::{LABELS, call, client, in_postgresql, sent, upstream};
 use crate::input;
+use crate::input_legacy::{respond, session, stream};
 use crate::support::client::{Answer, Client};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
+use crate::support::old::{Old, Turn};
 use crate::support::scripted::{Scripted, result, text, tool};
 
 const ADMIN: &str =
@@ -278,4 +280,37 @@ async fn answers_go_out_with_the_call_that_was_approved_and_with_no_other() {
     let answered =
         upstream.calls().iter().filter(|call| call.message["params"].get("inputResponses").is_some()).count();
     assert_eq!(answered, 1);
+}
+
+#[tokio::test]
+async fn how_far_an_answer_is_is_told_to_no_server_whose_call_has_labels_counted() {
+    for counted in [false, true] {
+        let issuer = Issuer::start().await;
+        let upstream = Old::start(&["send"], |turn: Turn| async move {
+            let form = json!({ "type": "object", "properties": {} });
+            let asks = json!({ "message": "Sure?", "requestedSchema": form, "_meta": { "progressToken": "far" } });
+            let answer = turn.ask("elicitation/create", asks).await;
+            turn.done(&answer["result"].to_string());
+        })
+        .await;
+        let labels = format!("{LABELS}[[flow]]\nfrom = [\"private\"]\n");
+        let setup = Setup::new(&issuer).policy(&input::may_ask(&["elicit"])).http_server("tools", &upstream.url, "");
+        let setup = if counted { setup.policy_file("labels.toml", &labels) } else { setup };
+        let gateway = setup.start().await;
+        let alice = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+        let session = session(&alice, &json!({ "elicitation": {} })).await;
+        let mut events = stream(&alice, &session, 1, "tools__send").await;
+        let question = events.next().await;
+        let token = question["params"]["_meta"].get("progressToken");
+        assert_eq!(token, question.get("id").filter(|_| !counted), "{counted}: {question}");
+        // Told all the same, it reaches nobody.
+        let told = json!({ "progressToken": question["id"], "progress": 1, "message": "what was seen" });
+        let told = json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": told });
+        let said = alice.post(&[("mcp-session-id", session.clone())], told.to_string()).await;
+        assert_eq!(said.status, 202, "{}", said.text);
+        let heard = upstream.saw("notifications/progress").len();
+        assert_eq!(heard, usize::from(!counted), "{counted}");
+        respond(&alice, &session, &question, json!({ "action": "accept" })).await;
+        assert_eq!(crate::input_legacy::told(&events.next().await), json!({ "action": "accept" }));
+    }
 }

@@ -131,7 +131,8 @@ impl Running {
 
 #[tokio::test]
 async fn two_persons_take_a_label_off_and_the_record_tells_what_was_carried_before_and_after() {
-    let running = start().await;
+    let mut running = start().await;
+    assert!(running.gateway.command(&["state", "backup", "kept"]).status.success());
     let alice = running.alice_has_seen().await;
     let refused = alice.call_tool("tools__send", json!({})).await;
     assert!(refused.tool_text().starts_with("flow_refused: "), "{}", refused.text);
@@ -162,6 +163,16 @@ async fn two_persons_take_a_label_off_and_the_record_tells_what_was_carried_befo
     assert_eq!(sent(&running.upstream), 1);
     let again = bob.other("carol").confirm(&id).await;
     assert_eq!((again.status, reason(&again).as_str()), (404, "target_unknown"), "once: {}", again.text);
+
+    // A store of before is told what was left, and not what was taken off.
+    running.gateway.store_of_before().await;
+    let reconciled = running.gateway.command(&["store", "reconcile"]);
+    assert!(reconciled.status.success(), "{reconciled:?}");
+    running.gateway.launch().await;
+    let (alice, bob) = (running.client("alice"), running.guard("bob"));
+    let left = bob.list().await["carriers"][0]["labels"].to_string();
+    assert!(left.contains("untrusted") && !left.contains("private"), "{left}");
+    assert_eq!(call(&alice, "send", json!({})).await, None);
 
     let records = running.gateway.records("admin");
     let of = |outcome: &str, user: &str| {

@@ -387,3 +387,44 @@ async fn what_waits_for_approval_under_a_mandate_waits_no_more_when_that_is_over
     })
     .await;
 }
+
+#[tokio::test]
+async fn with_its_holders_access_a_mandate_is_over_for_good_whoever_opened_it() {
+    let running = start().await;
+    let asked = async |method: reqwest::Method, path: &str| {
+        let url = format!("{}/api/v1{path}", running.gateway.admin);
+        Client::new(&url, Some(&running.administrator())).bare(method, &[]).await
+    };
+    for target in ["client test/bot", "subject user:test/bot", "agent bot", "owner user:test/owner"] {
+        let bot = running.bot();
+        let (id, own) = open(&bot, json!({ "template": "nightly" })).await;
+        let given = running.order("/mandates", json!({ "template": "nightly", "agent": "bot" })).await;
+        let given = given.response()["handle"].as_str().unwrap_or_else(|| panic!("{}", given.text)).to_owned();
+        for handle in [&own, &given] {
+            let answer = call(&bot, handle, "tools__echo", json!({})).await;
+            assert_eq!(answer.tool_text(), "done", "{target}: {}", answer.text);
+        }
+        let words: Vec<&str> = ["revoke"].into_iter().chain(target.split(' ')).collect();
+        let revoked = running.gateway.command(&[&words[..], &["--config", "servers.toml"]].concat());
+        assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+        let held = asked(reqwest::Method::GET, "/revocations").await.response()["revocations"].clone();
+        let lifted = asked(reqwest::Method::DELETE, &format!("/revocations/{}", held[0]["since"])).await;
+        assert_eq!(lifted.status, 200, "{target}: {}", lifted.text);
+        eventually("the server to be there", async || {
+            asked(reqwest::Method::GET, "/servers").await.response()[0]["health"] == "up"
+        })
+        .await;
+        let bot = running.bot();
+        for handle in [&own, &given] {
+            let over = call(&bot, handle, "tools__echo", json!({})).await;
+            assert_eq!(reason(&over), "mandate_ended", "{target}: {}", over.text);
+        }
+        let told = running.gateway.records("mandate").into_iter().map(|line| line["mandate"].clone());
+        let told: Vec<Value> = told.filter(|told| told["event"] == "completed" && told["id"] == json!(id)).collect();
+        assert_eq!((told.len(), &told[0]["actor"]), (1, &json!("user:test/ann")), "{target}: {told:?}");
+        // What is opened afterwards is another one.
+        let (_, fresh) = open(&bot, json!({ "template": "nightly" })).await;
+        let answer = call(&bot, &fresh, "tools__echo", json!({})).await;
+        assert_eq!(answer.tool_text(), "done", "{target}: {}", answer.text);
+    }
+}

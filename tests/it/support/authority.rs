@@ -30,10 +30,16 @@ impl Authority {
 
     /// The same with further extensions in its own certificate.
     pub fn with(extensions: &[&str]) -> Self {
+        Self::called("authority", extensions)
+    }
+
+    /// The same under another name.
+    pub fn called(name: &str, extensions: &[&str]) -> Self {
         let authority = Self { directory: tempfile::tempdir().unwrap() };
+        let subject = format!("/CN={name}");
         let mut arguments = vec!["req", "-x509"];
         arguments.extend(CURVE);
-        arguments.extend(["2", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.crt"]);
+        arguments.extend(["2", "-subj", &subject, "-keyout", "ca.key", "-out", "ca.crt"]);
         extensions.iter().for_each(|extension| arguments.extend(["-addext", extension]));
         authority.openssl(&arguments);
         authority
@@ -44,9 +50,30 @@ impl Authority {
         self.directory.path().join("ca.crt")
     }
 
+    /// Its own certificate, DER.
+    pub fn der(&self) -> Vec<u8> {
+        der(&self.path())
+    }
+
     /// Its own certificate, base64 DER as JWKs have it.
     pub fn x5c(&self) -> String {
-        STANDARD.encode(der(&self.path()))
+        STANDARD.encode(self.der())
+    }
+
+    /// Withdraws a certificate; its list of those, DER.
+    pub fn withdraws(&self, name: &str) -> Vec<u8> {
+        let file = |name: &str| self.directory.path().join(name);
+        let config = "[ca]\ndefault_ca=own\n[own]\ndatabase=index\ncrlnumber=number\ndefault_md=sha256\n\
+                      default_crl_days=1\ncrl_extensions=list\n[list]\nauthorityKeyIdentifier=keyid:always\n";
+        std::fs::write(file("ca.conf"), config).unwrap();
+        std::fs::write(file("index"), "").unwrap();
+        std::fs::write(file("number"), "01\n").unwrap();
+        let own = ["ca", "-config", "ca.conf", "-keyfile", "ca.key", "-cert", "ca.crt"];
+        let certificate = format!("{name}.crt");
+        self.openssl(&[&own[..], &["-revoke", &certificate]].concat());
+        self.openssl(&[&own[..], &["-gencrl", "-out", "list.pem"]].concat());
+        self.openssl(&["crl", "-in", "list.pem", "-outform", "DER", "-out", "list.der"]);
+        std::fs::read(file("list.der")).unwrap()
     }
 
     /// Certificate and key files of a server on this machine.

@@ -21,7 +21,7 @@ pub struct Setup {
     gateway: String,
     record: String,
     disk: Option<&'static str>,
-    bound: bool,
+    under: Under,
     clock: Option<PathBuf>,
     servers: String,
     pub issuer: String,
@@ -29,6 +29,49 @@ pub struct Setup {
     admin: Option<(SocketAddr, String)>,
     admin_url: Option<String>,
     tls: String,
+}
+
+/// What the process is started under.
+#[derive(Clone, Copy)]
+enum Under {
+    Nothing,
+    /// Root without the right to write everywhere.
+    NoOverride,
+    /// Somebody else than root.
+    Nobody,
+    /// A namespace of users in which there are no more namespaces.
+    NoNamespaces,
+}
+
+impl Under {
+    fn command(self, binary: &str, directory: &Path) -> Command {
+        let mut command = match self {
+            Self::Nothing => return Command::new(binary),
+            Self::NoOverride | Self::Nobody => Command::new("setpriv"),
+            Self::NoNamespaces => Command::new("unshare"),
+        };
+        match self {
+            Self::Nobody => {
+                let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+                // Where it was built may be nobody's business.
+                let runs = Command::new("setpriv").args(nobody).args(["test", "-x", binary]).status().unwrap();
+                let copy = directory.join("bailiwick");
+                if !runs.success() && !copy.exists() {
+                    std::fs::copy(binary, &copy).unwrap();
+                }
+                let owned = Command::new("chown").args(["-R", "65534:65534"]).arg(directory).status().unwrap();
+                assert!(owned.success());
+                let binary = if runs.success() { Path::new(binary) } else { &copy };
+                command.args(nobody).arg(binary)
+            }
+            Self::NoNamespaces => {
+                let none = "for kind in user net ipc pid; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done; exec \"$@\"";
+                command.args(["-Ur", "sh", "-ec", none, "sh", binary])
+            }
+            _ => command.args(["--bounding-set=-dac_override", "--inh-caps=-dac_override", binary]),
+        };
+        command
+    }
 }
 
 /// Rules under which developers may do everything on every server, and auditors nothing.
@@ -60,7 +103,7 @@ impl Setup {
             gateway: String::new(),
             record: String::new(),
             disk: None,
-            bound: false,
+            under: Under::Nothing,
             clock: None,
             servers: String::new(),
             issuer,
@@ -148,7 +191,19 @@ impl Setup {
 
     /// Takes the right to write everywhere away from the gateway, where we are root.
     pub fn without_override(mut self) -> Self {
-        self.bound = rustix::process::geteuid().is_root();
+        self.under = if rustix::process::geteuid().is_root() { Under::NoOverride } else { Under::Nothing };
+        self
+    }
+
+    /// Runs the gateway as a user who is nobody in particular, where we are root.
+    pub fn as_nobody(mut self) -> Self {
+        self.under = if rustix::process::geteuid().is_root() { Under::Nobody } else { Under::Nothing };
+        self
+    }
+
+    /// Runs the gateway where nobody gets namespaces, as many containers are.
+    pub fn without_namespaces(mut self) -> Self {
+        self.under = Under::NoNamespaces;
         self
     }
 
@@ -293,7 +348,7 @@ impl Setup {
             admin: self.admin.as_ref().map(|_| format!("{admin_url}/admin")).unwrap_or_default(),
             admin_address: self.admin.map(|(address, _)| address.to_string()).unwrap_or_default(),
             disk: self.disk,
-            bound: self.bound,
+            under: self.under,
             clock: self.clock,
             process: None,
         }
@@ -314,7 +369,7 @@ pub struct Gateway {
     /// Where that is.
     pub admin_address: String,
     disk: Option<&'static str>,
-    bound: bool,
+    under: Under,
     clock: Option<PathBuf>,
     process: Option<Child>,
 }
@@ -336,7 +391,7 @@ impl Gateway {
             arguments: arguments.map(str::to_owned).collect(),
             environment: environment.iter().chain(&[("BAILIWICK_STATE", state)]).map(owned).collect(),
             disk: None,
-            bound: false,
+            under: Under::Nothing,
             clock: None,
             process: None,
         }
@@ -365,12 +420,7 @@ impl Gateway {
         let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
         let binary = env!("CARGO_BIN_EXE_bailiwick");
         let mut command = match self.disk {
-            None if self.bound => {
-                let mut command = Command::new("setpriv");
-                command.args(["--bounding-set=-dac_override", "--inh-caps=-dac_override", binary]);
-                command
-            }
-            None => Command::new(binary),
+            None => self.under.command(binary, self.directory.path()),
             Some(size) => {
                 let mount = format!("mount -t tmpfs -o size={size},mode=700 none state && exec {binary} \"$@\"");
                 let mut command = Command::new("unshare");
@@ -485,6 +535,24 @@ impl Gateway {
             .stdin(Stdio::null())
             .output()
             .unwrap()
+    }
+
+    /// The same with something on its standard input, and more in its environment.
+    pub async fn piped(&self, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Output {
+        use std::io::Write as _;
+        let mut child = Command::new(env!("CARGO_BIN_EXE_bailiwick"))
+            .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(environment.iter().copied())
+            .current_dir(self.directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Whoever was asked wrongly ends without reading.
+        let _unread = writeln!(child.stdin.take().unwrap(), "{input}");
+        tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
     }
 
     pub fn process_id(&self) -> u32 {

@@ -27,8 +27,7 @@ impl Holder {
 
     /// What `cnf` of a token says that is bound to the key.
     pub fn confirmation(&self) -> Value {
-        let (x, y) = (self.jwk["x"].as_str().unwrap(), self.jwk["y"].as_str().unwrap());
-        json!({ "jkt": sha256(&format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#)) })
+        confirmation(&self.jwk)
     }
 
     /// Header and claims of a good proof; tests spoil them.
@@ -54,6 +53,25 @@ impl Holder {
     pub fn proof(&self, method: &str, url: &str, token: &str) -> String {
         self.sign(&self.parts(method, url, token))
     }
+}
+
+/// What `cnf` of a token says that is bound to that P-256 key.
+fn confirmation(jwk: &Value) -> Value {
+    let (x, y) = (jwk["x"].as_str().unwrap(), jwk["y"].as_str().unwrap());
+    json!({ "jkt": sha256(&format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#)) })
+}
+
+/// What a proof says, and to which key a token is bound that was asked for with it; it must be signed by that key.
+pub fn proven(proof: &str) -> (Value, Value) {
+    let (signed, signature) = proof.rsplit_once('.').unwrap();
+    let (header, claims) = signed.split_once('.').unwrap();
+    let read = |part: &str| serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
+    let header = read(header);
+    assert_eq!((&header["typ"], &header["alg"]), (&json!("dpop+jwt"), &json!("ES256")));
+    let jwk: jsonwebtoken::jwk::Jwk = serde_json::from_value(header["jwk"].clone()).unwrap();
+    let key = jsonwebtoken::DecodingKey::from_jwk(&jwk).unwrap();
+    assert!(jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key, Algorithm::ES256).unwrap());
+    (read(claims), confirmation(&header["jwk"]))
 }
 
 /// A tool call with an `Authorization` header as given, and these further headers.

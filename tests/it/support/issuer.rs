@@ -33,6 +33,8 @@ struct Keys {
     crowd: Mutex<Vec<Value>>,
     /// Whether its metadata and its keys cannot be had.
     silent: AtomicBool,
+    /// Whether its tokens are bound to a key of whoever asks.
+    binds: AtomicBool,
 }
 
 /// Tokens that it can be asked about, and who asked.
@@ -88,6 +90,7 @@ impl Issuer {
             opaque: Mutex::default(),
             crowd: Mutex::default(),
             silent: AtomicBool::new(false),
+            binds: AtomicBool::new(false),
         });
         let router = axum::Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
@@ -190,6 +193,11 @@ impl Issuer {
         self.keys.logins.lock().unwrap().asked.clone()
     }
 
+    /// Its tokens are bound to a key of whoever asks, who has to prove it with a nonce.
+    pub fn binds(&self) {
+        self.keys.binds.store(true, Ordering::SeqCst);
+    }
+
     /// Nobody gets its metadata nor its keys from now on, or everybody again.
     pub fn falls_silent(&self, silent: bool) {
         self.keys.silent.store(silent, Ordering::SeqCst);
@@ -218,6 +226,7 @@ async fn discovery(State(keys): State<Arc<Keys>>) -> Response {
         "device_authorization_endpoint": format!("{}/device", keys.url),
         "response_types_supported": ["code"], "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"], "code_challenge_methods_supported": ["S256"],
+        "dpop_signing_alg_values_supported": if keys.binds.load(Ordering::SeqCst) { &["ES256"][..] } else { &[] },
         "authorization_response_iss_parameter_supported": !keys.door.lock().unwrap().people.is_empty(),
     }))
     .into_response()
@@ -248,7 +257,16 @@ async fn device(State(keys): State<Arc<Keys>>, Form(asked): Form<HashMap<String,
 }
 
 /// A token for a code. PKCE is not looked at: the command line's own tests do that with the demo's issuer.
-async fn token(State(keys): State<Arc<Keys>>, Form(form): Form<HashMap<String, String>>) -> Response {
+async fn token(
+    State(keys): State<Arc<Keys>>,
+    headers: axum::http::HeaderMap,
+    Form(form): Form<HashMap<String, String>>,
+) -> Response {
+    let bound = match keys.binds.load(Ordering::SeqCst).then(|| bound(&keys.url, &headers)) {
+        Some(Err(refused)) => return refused,
+        Some(Ok(confirmation)) => Some(confirmation),
+        None => None,
+    };
     if let Some(answer) =
         keys.door.lock().unwrap().token(&keys.url, &form, &|claims, kind| {
             keys.sign_with(claims, |header| header.typ = Some(kind.to_owned()))
@@ -270,14 +288,29 @@ async fn token(State(keys): State<Arc<Keys>>, Form(form): Form<HashMap<String, S
     if let Some(acr) = asked.get("acr_values") {
         claims["acr"] = json!(acr);
     }
-    let mut answer =
-        json!({ "access_token": keys.sign_with(&claims, |_| {}), "token_type": "Bearer", "expires_in": 600 });
+    let kind = if bound.is_some() { "DPoP" } else { "Bearer" };
+    if let Some(confirmation) = bound {
+        claims["cnf"] = confirmation;
+    }
+    let mut answer = json!({ "access_token": keys.sign_with(&claims, |_| {}), "token_type": kind, "expires_in": 600 });
     if asked["client_id"] == "shared" {
         // Nobody but the gateway itself has this client; an ID token is nothing for those behind it.
         answer["refresh_token"] = json!(format!("refresh-{}", refreshed.unwrap_or_else(|| &form["code"])));
         answer["id_token"] = json!("not for an assistant");
     }
     Json(answer).into_response()
+}
+
+/// To which key a token is bound that is asked for like this (RFC 9449).
+fn bound(url: &str, headers: &axum::http::HeaderMap) -> Result<Value, Response> {
+    let refuse = |error: &str| {
+        let told = [("dpop-nonce", "the-issuers-nonce")];
+        (StatusCode::BAD_REQUEST, told, Json(json!({ "error": error }))).into_response()
+    };
+    let proof = headers.get("dpop").ok_or_else(|| refuse("invalid_dpop_proof"))?;
+    let (claims, confirmation) = super::holder::proven(proof.to_str().unwrap());
+    assert_eq!((&claims["htm"], &claims["htu"]), (&json!("POST"), &json!(format!("{url}/token"))));
+    if claims["nonce"] == "the-issuers-nonce" { Ok(confirmation) } else { Err(refuse("use_dpop_nonce")) }
 }
 
 /// RFC 7662.

@@ -69,6 +69,13 @@ pub fn untested(what: &str) {
     eprintln!("not tested: {what}");
 }
 
+/// A line of the figures in `docs/performance.md`: how many calls were refused while something was wrong, how many were
+/// forwarded without an intent on the record, and how long after that was over the first call was answered.
+pub fn figure(what: &str, refused: usize, without_intent: usize, recovered: Duration) {
+    let ms = recovered.as_secs_f64() * 1_000.0;
+    eprintln!("figure: {what:>44}  refused {refused:>6}  without intent {without_intent}  recovered after {ms:.1} ms");
+}
+
 /// Waits until something holds; fails with `what` after ten seconds.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, check: impl FnMut() -> F) {
     eventually_within(Duration::from_secs(10), what, check).await;

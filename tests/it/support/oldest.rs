@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
-use axum::http::{Response, StatusCode};
+use axum::http::{HeaderMap, Response, StatusCode, Uri};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -27,6 +27,8 @@ pub struct Oldest {
 #[derive(Default)]
 struct Shared {
     arrived: Mutex<Vec<Value>>,
+    /// Everything that has come, whatever it was: first line, headers and body as text.
+    raw: Mutex<Vec<String>>,
     streams: Mutex<HashMap<String, mpsc::UnboundedSender<String>>>,
     /// The calls that wait for what they asked.
     asking: Mutex<HashMap<String, Value>>,
@@ -52,13 +54,19 @@ impl Oldest {
         }
     }
 
+    /// Everything that has come.
+    pub fn everything(&self) -> Vec<String> {
+        self.state.raw.lock().unwrap().clone()
+    }
+
     /// The messages of one method that arrived.
     pub fn saw(&self, method: &str) -> Vec<Value> {
         self.state.arrived.lock().unwrap().iter().filter(|message| message["method"] == method).cloned().collect()
     }
 }
 
-async fn open(State(state): State<Arc<Shared>>) -> Response<Body> {
+async fn open(State(state): State<Arc<Shared>>, uri: Uri, headers: HeaderMap) -> Response<Body> {
+    state.raw.lock().unwrap().push(format!("GET {uri}\n{headers:?}"));
     let session = state.opened.fetch_add(1, Ordering::SeqCst).to_string();
     let (sender, receiver) = mpsc::unbounded_channel();
     sender.send(format!("event: endpoint\ndata: /messages?session={session}\n\n")).unwrap();
@@ -72,8 +80,11 @@ async fn open(State(state): State<Arc<Shared>>) -> Response<Body> {
 async fn hear(
     State(state): State<Arc<Shared>>,
     Query(query): Query<HashMap<String, String>>,
+    uri: Uri,
+    headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {
+    state.raw.lock().unwrap().push(format!("POST {uri}\n{headers:?}\n{}", String::from_utf8_lossy(&body)));
     let Some(stream) = state.streams.lock().unwrap().get(&query["session"]).cloned() else {
         return StatusCode::NOT_FOUND;
     };

@@ -52,15 +52,17 @@ def everyone():
         return list(connections)
 
 
-def touched(uri):
+def touched(uri, extra="kept"):
     for connection in everyone():
         if any(uri == whole or uri.startswith(whole + "/") for whole in connection.uris):
-            connection.tell("notifications/resources/updated", {"uri": uri, "extra": "kept"})
+            connection.tell("notifications/resources/updated", {"uri": uri, "extra": extra})
 
 
 def tool(name, arguments, request, say, level):
     meta = request["params"].get("_meta", {})
     if name == "touch":
+        for number in range(arguments.get("times", 0)):
+            touched(arguments["uri"], str(number).ljust(arguments["length"]))
         touched(arguments["uri"])
     elif name == "grow":
         kind = arguments["kind"]

@@ -18,8 +18,11 @@ pub(super) fn every_key(section: &dyn Fn(&keys::Section, &str, &[&str]) -> Strin
         "scopes",
         "trust_domain",
         "bundle",
+        "endpoint_id",
+        "endpoint_bundle",
     ];
-    let own = "[issuers.mesh]\nkind = \"spiffe\"\ntrust_domain = \"mesh.test\"\nbundle = \"file:b.json\"";
+    let own = "[issuers.mesh]\nkind = \"spiffe\"\ntrust_domain = \"mesh.test\"\nbundle = \"https://mesh.example/b\"\n\
+               endpoint_id = \"spiffe://mesh.test/spire\"\nendpoint_bundle = \"file:b.json\"";
     section(&keys::ISSUER, own, &foreign)
 }
 
@@ -56,6 +59,10 @@ fn the_socket_of_the_workload_api_is_spelled_as_its_variable_has_it_or_shorter()
 #[test]
 fn what_would_let_a_stranger_in_is_a_mistake() {
     let good = "trust_domain = \"mesh.test\"\nbundle = \"file:mesh.json\"\n";
+    let endpoint = |id: &str, first: &str| {
+        let place = "trust_domain = \"mesh.test\"\nbundle = \"https://mesh.example/bundle\"\n";
+        format!("{place}endpoint_id = \"{id}\"\nendpoint_bundle = \"{first}\"")
+    };
     for (lines, told) in [
         ("bundle = \"file:mesh.json\"", "has no `trust_domain`"),
         ("trust_domain = \"mesh.test\"", "has no `bundle`"),
@@ -65,6 +72,12 @@ fn what_would_let_a_stranger_in_is_a_mistake() {
         ("trust_domain = \"mesh.test\"\nbundle = \"unix:agent.sock\"", "absolute path"),
         ("trust_domain = \"mesh.test\"\nbundle = \"http://mesh.test/bundle\"", "somebody else's keys"),
         ("trust_domain = \"mesh.test\"\nbundle = \"https://127.0.0.1/bundle\"", "somebody else's keys"),
+        (&format!("{good}endpoint_id = \"spiffe://mesh.test/x\""), "both or neither"),
+        (&format!("{good}endpoint_bundle = \"file:b\""), "both or neither"),
+        (&format!("{good}endpoint_id = \"spiffe://mesh.test/x\"\nendpoint_bundle = \"file:b\""), "its https:// URL"),
+        (&endpoint("spiffe://other.test/x", "file:b"), "of the trust domain itself"),
+        (&endpoint("spiffe://mesh.test/", "file:b"), "of the trust domain itself"),
+        (&endpoint("spiffe://mesh.test/x", "b"), "is here already"),
         (&format!("{good}issuer = \"https://a.example\""), "`issuer` means nothing for an issuer of kind spiffe"),
         (&format!("{good}algorithms = [\"ES256\"]"), "`algorithms` means nothing"),
         (

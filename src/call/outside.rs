@@ -1,15 +1,17 @@
-//! A legacy client says that its roots have changed: told to the servers that may ask for them.
+//! What a legacy client says outside of its calls: that its roots have changed, and how far it is with an answer.
 //!
-//! Decides which these are, as for a question. Refuses to know sessions. Invariant: a server hears of it only where its
-//! caller still stands, is shown the server, and lets it ask for roots at this moment.
+//! Decides which servers hear of it. Refuses to know sessions. Invariant: a server hears of roots only where its caller
+//! still stands, is shown the server, and lets it ask for roots at this moment; and of an answer only while it waits for
+//! that answer of that caller, in a call that is watched over.
 
 use std::sync::Arc;
 
 use super::{ClientFacts, Endpoint, declared};
 use crate::gateway::Gateway;
 use crate::identity::Caller;
+use crate::ids::ParkId;
 use crate::outcome::Stop;
-use crate::wire::InputKind;
+use crate::wire::{InputKind, Json};
 
 /// Tells whoever may ask for the roots of this client that they have changed.
 ///
@@ -33,5 +35,22 @@ pub async fn roots_changed(
     let asking = asking.filter(|server| gateway.askable(caller, server, declared).has(InputKind::Roots));
     let told = asking.map(|server| gateway.upstreams().roots_changed(server, caller.principal()));
     futures_util::future::join_all(told).await;
+    Ok(())
+}
+
+/// Tells the server of a call that waits how far its client is with the answer to the question of that name.
+///
+/// # Errors
+/// A limit, or a caller who does not stand any more.
+pub async fn report(
+    gateway: &Gateway,
+    caller: &Caller,
+    (parked, key): (ParkId, &str),
+    said: &Json,
+) -> Result<(), Stop> {
+    gateway.quotas().request(caller.principal())?;
+    gateway.not_expired(caller)?;
+    gateway.still_trusted(caller)?;
+    gateway.upstreams().report(caller.principal(), (parked, key), said).await;
     Ok(())
 }
