@@ -125,8 +125,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Box<Request>
             let mandate = entry.proof().mandate().map(|held| Mandated::new(held, gateway.standing().now_us()));
             let tied = Tied::of(entry.proof());
             breaker::sent(&gateway, entry.proof());
-            let entry = Some(entry);
-            let (followed_for, settling, again) = (None, None, Again::Once);
+            let (entry, followed_for, settling, again) = (Some(entry), None, None, Again::Once);
             Box::new(Running {
                 gateway,
                 entry,
@@ -201,7 +200,6 @@ async fn open(
     let situation = gateway.situation(caller, &target, trail.mandate.as_ref()).await?;
     let permit = gateway.authorize_within(caller, target, arguments.as_ref(), situation).map_err(Halt::denied)?;
     asked.check_headers(permit.target(), request)?;
-
     let answers = match &retry {
         Some(retry) => {
             retry.check(&trail.leg.method, permit.target(), arguments.as_ref())?;
@@ -218,8 +216,7 @@ async fn open(
     // What the gateway itself asked is answered here, and is no server's business.
     let answers = answers.filter(|_| !retry.as_ref().is_some_and(Retry::is_own));
     let askable = gateway.askable(caller, permit.target().server(), declared);
-    let capabilities = declared::declared(&request.client.capabilities, askable);
-    let capabilities = task::offered(&request.client, capabilities);
+    let capabilities = task::offered(&request.client, declared::declared(&request.client.capabilities, askable));
     let augmented = Augmented::of(request, &view, permit.target());
     let round = retry.as_ref().map_or(0, Retry::round);
     let asking = Asking { round, ..Asking::of(&request.client, &request.endpoint, declared) };

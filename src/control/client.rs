@@ -141,11 +141,15 @@ async fn ask(stream: UnixStream, request: Request<Full<Bytes>>) -> Result<Answer
         let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
         Ok(Answer { status, body })
     };
-    // The connection does the work; it ends when the exchange has.
+    tokio::pin!(exchange);
+    // The connection does the work; where it has ended well, all of the answer has come.
     tokio::select! {
         biased;
-        answer = exchange => answer,
-        ended = connection => Err(ended.err().map_or_else(|| "the connection was closed".to_owned(), |error| error.to_string())),
+        answer = &mut exchange => answer,
+        ended = connection => match ended {
+            Ok(()) => exchange.await,
+            Err(error) => Err(error.to_string()),
+        },
     }
 }
 

@@ -120,6 +120,12 @@ pub async fn started_process(
     let (python, path) = (crate::support::python(), path.display().to_string());
     let gateway = more(Setup::new(&issuer).stdio_server("tools", &[&python, &path], "")).start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    // On a busy machine a process takes longer to start than a first call waits for its tools.
+    eventually("the tools of the process", async || {
+        let listed = client.modern("tools/list", json!({})).await;
+        listed.response()["result"]["tools"].as_array().is_some_and(|tools| !tools.is_empty())
+    })
+    .await;
     (issuer, directory, gateway, client)
 }
 

@@ -75,7 +75,8 @@ mod tests {
     #[tokio::test]
     async fn a_record_that_cannot_be_read_says_why() {
         let state = tempfile::tempdir().unwrap();
-        let read = of_record(state.path(), |directory| Segment::read(directory, 1)).await;
-        assert_eq!(read.err().unwrap().reason, Reason::RecordUnavailable);
+        let read = of_record(state.path(), |_| Err::<(), _>(std::io::Error::other("the disk is gone"))).await;
+        let failure = read.unwrap_err();
+        assert_eq!((failure.reason, failure.detail.as_str()), (Reason::RecordUnavailable, "the disk is gone"));
     }
 }
