@@ -193,12 +193,15 @@ pub const TEMPLATE_PARTS_MAX: usize = 32;
 pub const INSTRUCTIONS_SERVER_BYTES_MAX: usize = 4 * 1024;
 /// The merged instructions: they are put in front of a model on every start.
 pub const INSTRUCTIONS_BYTES_MAX: usize = 16 * 1024;
-/// Capability keys that nobody here has heard of, of all servers together.
+/// Capability keys that nobody here has heard of, of one server: beside the known ones, in them, and experiments.
 pub const CAPABILITY_KEYS_MAX: usize = 16;
 /// Those keys with what they hold; they go out with every `initialize` and `server/discover`.
 pub const CAPABILITY_KEYS_BYTES_MAX: usize = 8 * 1024;
 /// How long a view waits for a server that was never listed, counted from when that began.
 pub const CATALOG_FIRST_WAIT: Duration = Duration::from_secs(2);
+/// How long whoever is shown a list waits for a newer one of one server that is late, counted from when fetching it began:
+/// a server nearby has answered by then, and one that has not keeps nobody from the others' lists.
+pub const CATALOG_RENEWED_WAIT: Duration = Duration::from_millis(300);
 /// One refresh of one server, all lists together, whatever the source's own time-outs say.
 pub const CATALOG_REFRESH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two refreshes that notifications ask for: a flapping server is not chased.

@@ -65,7 +65,7 @@ pub fn pages() -> Pages {
 pub async fn list(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, kind: Kind) -> Result<Json, Stop> {
     let quota = gateway.quotas().request(caller.principal());
     // Counted in bulk: a list costs its caller nothing, and a line for each would be a way to fill the record.
-    quota.inspect_err(|refusal| gateway.journal().declined((caller.principal(), caller.who()), refusal.reason))?;
+    quota.inspect_err(|refusal| gateway.declined(caller, refusal.reason))?;
     let leg = Leg::new(kind.list_method(), request.client.version).through(request.via);
     let listed = page_of(gateway, caller, request, kind).await;
     let attempt = attempt(caller, &leg, None, None);

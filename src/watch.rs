@@ -176,6 +176,9 @@ impl Watch {
     /// Hears with the rights of somebody who came later, of the same principal; of tasks that a listen named it hears no
     /// more. Everything that is heard of is asked for anew, and what may have been missed meanwhile is told.
     pub async fn renew(&mut self, caller: Caller) {
+        let mut tasks = std::mem::take(&mut self.tasks);
+        // Of one that is over its server says nothing more. Before all of them are.
+        tasks.retain(|(_, following)| !following.is_finished());
         self.following.shutdown().await;
         self.listening.clear();
         self.disowned = None;
@@ -186,8 +189,8 @@ impl Watch {
             // Nobody waits for the answer.
             drop(self.add(uri));
         }
-        for (id, _) in std::mem::take(&mut self.tasks) {
-            self.follow_task(id);
+        for (id, _) in tasks {
+            self.follow_again(id);
         }
         self.unsettled = true;
         self.listen_for_lists();
@@ -203,7 +206,7 @@ impl Watch {
 
     /// Not to be heard of, which is counted and recorded: it did not become a call.
     fn refused(&self, refusal: Refusal) -> BoxFuture<'static, Outcome> {
-        self.gateway.journal().declined((self.caller.principal(), self.caller.who()), refusal.reason);
+        self.gateway.declined(&self.caller, refusal.reason);
         Box::pin(std::future::ready(Outcome::Refused(refusal)))
     }
 

@@ -225,18 +225,21 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// What goes out with a call that was cleared. What its caller has read until it cancels is looked at by nobody, so that
-/// words about that stay here where labels are counted.
+/// What goes out with a call that was cleared. Why its client cancels is text that comes after the decision: it stays here
+/// where something about this call hung on what it says, a condition, a mandate, or what its caller has read.
 #[must_use]
 pub fn as_cleared(outgoing: Outgoing, cleared: &Cleared) -> Outgoing {
     let outgoing = if cleared.approval().is_some() { as_shown(outgoing) } else { outgoing };
-    Outgoing { last_words: outgoing.last_words.clone().filter(|_| cleared.labels().is_none()), ..outgoing }
+    let hangs_on_it =
+        cleared.labels().is_some() || cleared.mandate().is_some() || !cleared.permit().condition_values().is_empty();
+    Outgoing { last_words: outgoing.last_words.clone().filter(|_| !hangs_on_it), ..outgoing }
 }
 
 /// What goes out with a call that persons have said yes to: what they were shown, what its server asked since, and what the
 /// gateway itself says. Nothing that only its client has written.
 #[must_use]
 pub fn as_shown(outgoing: Outgoing) -> Outgoing {
+    let outgoing = Outgoing { headers: Vec::new(), last_words: None, ..outgoing };
     let Some(params) = outgoing.params.value().as_object() else { return outgoing };
     let others = |object: Object<'_>, known: &[&str]| -> Vec<String> {
         let names = object.members().map(|(name, _)| name.into_owned());
@@ -250,7 +253,7 @@ pub fn as_shown(outgoing: Outgoing) -> Outgoing {
     let mut edits: Vec<_> = others.iter().map(|name| Edit::Remove(name)).collect();
     edits.extend(meta.map(|meta| Edit::Set("_meta", meta)));
     let params = params.edited(&edits);
-    Outgoing { params, headers: Vec::new(), last_words: None, ..outgoing }
+    Outgoing { params, ..outgoing }
 }
 
 fn is_intent_required(target: &Target) -> bool {

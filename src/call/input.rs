@@ -243,7 +243,15 @@ fn attributed(
         }
         // Where the whole gateway is one server to a client this would show one server what others said.
         InputKind::Sampling | InputKind::SamplingWithTools if !is_of_one => edits.push(Edit::Remove("includeContext")),
-        InputKind::Sampling | InputKind::SamplingWithTools | InputKind::Roots => {}
+        // What is this server's is its own; a client may have other servers, here and elsewhere.
+        InputKind::Sampling | InputKind::SamplingWithTools => {
+            let wanted = params.get("includeContext").filter(|wanted| !wanted.is_null());
+            let is_own = |wanted: &Value<'_>| matches!(wanted.as_str().as_deref(), Some("thisServer" | "none"));
+            if wanted.is_some_and(|wanted| !is_own(&wanted)) {
+                edits.push(Edit::Set("includeContext", Json::of("thisServer")));
+            }
+        }
+        InputKind::Roots => {}
     }
     request.edited(&[Edit::Set("params", params.edited(&edits))])
 }
@@ -292,6 +300,31 @@ mod tests {
         );
         assert!(required(&json(r#"{"code":-32602,"data":{"elicitations":[]}}"#)).is_none());
         assert!(required(&json(r#"{"code":-32042,"message":"m"}"#)).is_none());
+    }
+
+    #[test]
+    fn a_server_asks_for_its_own_context_or_none_and_where_it_is_one_of_several_for_none_at_all() {
+        let server = crate::catalog::fake::server("one");
+        let asked = |wanted: &str, is_of_one: bool| {
+            let text = format!(r#"{{"method":"sampling/createMessage","params":{{"maxTokens":1{wanted}}}}}"#);
+            let json = Json::parse(text, Source::Client).unwrap();
+            let request = json.value().as_object().unwrap();
+            let params = request.get("params").and_then(Value::as_object);
+            let shown = attributed(request, params, InputKind::Sampling, (&server, is_of_one), false);
+            let shown: serde_json::Value = serde_json::from_str(shown.as_str()).unwrap();
+            shown["params"].get("includeContext").cloned()
+        };
+        for (wanted, passed) in [
+            ("", None),
+            (r#","includeContext":"thisServer""#, Some("thisServer")),
+            (r#","includeContext":"none""#, Some("none")),
+            (r#","includeContext":"allServers""#, Some("thisServer")),
+            (r#","includeContext":"AllServers""#, Some("thisServer")),
+            (r#","includeContext":["allServers"]"#, Some("thisServer")),
+        ] {
+            assert_eq!(asked(wanted, true), passed.map(Into::into), "{wanted}");
+            assert_eq!(asked(wanted, false), None, "{wanted}");
+        }
     }
 
     #[test]

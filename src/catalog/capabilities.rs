@@ -28,7 +28,7 @@ impl View {
             .visible(&visible)
             .filter_map(|(_, slice)| serde_json::from_slice(slice.facts().capabilities.as_bytes()).ok())
             .collect();
-        let mut passed = Passed::default();
+        let mut passed: Vec<Passed> = trees.iter().map(|_| Passed::default()).collect();
         let mut merged = united(&trees, &mut passed);
         merged.extend(unheard_of(&trees, &mut passed));
         Json::of(&Tree::Object(merged))
@@ -73,7 +73,10 @@ pub fn is_known_capability(key: &str) -> bool {
     matches!(key, "tools" | "prompts" | "resources" | "completions" | "logging" | "extensions" | "tasks")
 }
 
-/// How much was passed on of what nobody here has heard of.
+/// A tree or a part of one, and whose it is: its place among the servers.
+type Owned<'a> = (usize, &'a Map<String, Tree>);
+
+/// How much was passed on of what nobody here has heard of, of one server: what it says pushes out nobody else's.
 #[derive(Default)]
 struct Passed {
     keys: usize,
@@ -95,15 +98,18 @@ impl Passed {
 
 /// The keys that nobody here has heard of, of the only server that has them, within bounds; what is experimental has names
 /// of its own, which are united.
-fn unheard_of(trees: &[Map<String, Tree>], passed: &mut Passed) -> Map<String, Tree> {
-    let trees: Vec<_> = trees.iter().collect();
-    let mut unheard_of = of_one(&trees, |key| is_known_capability(key) || key == EXPERIMENTAL, passed);
-    let parts: Vec<_> = trees.iter().filter_map(|tree| tree.get(EXPERIMENTAL)?.as_object()).collect();
+fn unheard_of(trees: &[Map<String, Tree>], passed: &mut [Passed]) -> Map<String, Tree> {
+    let all: Vec<Owned<'_>> = trees.iter().enumerate().collect();
+    let mut unheard_of = of_one(&all, |key| is_known_capability(key) || key == EXPERIMENTAL, passed);
+    let parts: Vec<_> = parts(trees, EXPERIMENTAL).collect();
     let mut experimental = Map::new();
-    for (key, value) in parts.iter().flat_map(|part| part.iter()) {
-        // The first server in the file's order speaks, as for an extension.
-        if !experimental.contains_key(key) && passed.takes(key, value) {
-            experimental.insert(key.clone(), value.clone());
+    for (of, part) in &parts {
+        let Some(passed) = passed.get_mut(*of) else { continue };
+        for (key, value) in *part {
+            // The first server in the file's order speaks, as for an extension.
+            if !experimental.contains_key(key) && passed.takes(key, value) {
+                experimental.insert(key.clone(), value.clone());
+            }
         }
     }
     if !parts.is_empty() {
@@ -113,27 +119,34 @@ fn unheard_of(trees: &[Map<String, Tree>], passed: &mut Passed) -> Map<String, T
 }
 
 /// The members of some objects that one alone has, but for those that are known.
-fn of_one(objects: &[&Map<String, Tree>], is_known: impl Fn(&str) -> bool, passed: &mut Passed) -> Map<String, Tree> {
+fn of_one(objects: &[Owned<'_>], is_known: impl Fn(&str) -> bool, passed: &mut [Passed]) -> Map<String, Tree> {
     let mut members = Map::new();
-    for (key, value) in objects.iter().flat_map(|object| object.iter()).filter(|(key, _)| !is_known(key)) {
-        let is_one = objects.iter().filter(|object| object.contains_key(key)).count() == 1;
-        if is_one && passed.takes(key, value) {
-            members.insert(key.clone(), value.clone());
+    for (of, object) in objects {
+        let Some(passed) = passed.get_mut(*of) else { continue };
+        for (key, value) in object.iter().filter(|(key, _)| !is_known(key)) {
+            let is_one = objects.iter().filter(|(_, object)| object.contains_key(key)).count() == 1;
+            if is_one && passed.takes(key, value) {
+                members.insert(key.clone(), value.clone());
+            }
         }
     }
     members
 }
 
-fn united(trees: &[Map<String, Tree>], passed: &mut Passed) -> Map<String, Tree> {
+/// What stands under a key, where that is an object.
+fn parts<'a>(trees: &'a [Map<String, Tree>], key: &'a str) -> impl Iterator<Item = Owned<'a>> {
+    trees.iter().enumerate().filter_map(move |(of, tree)| Some((of, tree.get(key)?.as_object()?)))
+}
+
+fn united(trees: &[Map<String, Tree>], passed: &mut [Passed]) -> Map<String, Tree> {
     let mut merged = Map::new();
     for key in ["tools", "prompts", "resources", "completions", "logging"] {
-        let own: Vec<_> = trees.iter().filter_map(|tree| tree.get(key)).collect();
-        if own.is_empty() {
+        if !trees.iter().any(|tree| tree.contains_key(key)) {
             continue;
         }
-        let own: Vec<_> = own.into_iter().filter_map(Tree::as_object).collect();
+        let own: Vec<_> = parts(trees, key).collect();
         let mut capability = Map::new();
-        if key == "resources" && own.iter().any(|own| own.get("subscribe").and_then(Tree::as_bool) == Some(true)) {
+        if key == "resources" && own.iter().any(|(_, own)| own.get("subscribe").and_then(Tree::as_bool) == Some(true)) {
             capability.insert("subscribe".to_owned(), Tree::Bool(true));
         }
         if matches!(key, "tools" | "prompts" | "resources") {
@@ -275,6 +288,23 @@ mod tests {
         };
         assert_eq!(keys("many").len(), limit::CAPABILITY_KEYS_MAX);
         assert_eq!(keys("large"), ["small"]);
+    }
+
+    #[tokio::test]
+    async fn what_one_server_says_of_itself_pushes_out_nothing_of_another() {
+        let many: Map<String, Tree> =
+            (0..=limit::CAPABILITY_KEYS_MAX).map(|number| (format!("k{number:03}"), json!({}))).collect();
+        let greedy = json!({ "tools": many });
+        let modest = r#"{"tools":{"own":1},"new":{},"experimental":{"e":{}}}"#;
+        let view =
+            view(vec![("greedy", script(&greedy.to_string(), "")), ("modest", script(modest, ""))], Endpoint::Merged);
+        let shown: Tree = serde_json::from_str(view.await.capabilities(|_| true).as_str()).unwrap();
+        assert_eq!(
+            (&shown["tools"]["own"], &shown["new"], &shown["experimental"]["e"]),
+            (&json!(1), &json!({}), &json!({}))
+        );
+        let of_greedy = shown["tools"].as_object().unwrap().keys().filter(|key| key.starts_with('k')).count();
+        assert_eq!(of_greedy, limit::CAPABILITY_KEYS_MAX);
     }
 
     #[tokio::test]

@@ -143,7 +143,7 @@ impl<S: Source> Catalog<S> {
         viewer: Viewer<'_, S::Caller>,
         included: impl Fn(&ServerConfig) -> bool,
     ) -> Result<Arc<View>, Stop> {
-        available(self.look(config, endpoint, viewer, &included)?.view)
+        available(self.look(config, endpoint, viewer, &included, None)?.view)
     }
 
     /// As [`Catalog::view_now`], but waits for servers that were never listed, and for pinned ones at which nobody has
@@ -159,18 +159,12 @@ impl<S: Source> Catalog<S> {
         viewer: Viewer<'_, S::Caller>,
         included: impl Fn(&ServerConfig) -> bool,
     ) -> Result<Arc<View>, Stop> {
-        let looked = self.look(config, endpoint, viewer, &included)?;
-        if looked.unsettled.is_empty() {
-            return available(looked.view);
-        }
-        for (slot, ended, until) in &looked.unsettled {
-            slot.settled(*ended, *until).await;
-        }
-        available(self.look(config, endpoint, viewer, &included)?.view)
+        self.awaited(config, endpoint, viewer, &included, None).await
     }
 
-    /// As [`Catalog::view`] for whoever is shown a list: those of that kind which are older than their servers allow are
-    /// fetched first, and waited for as long as for servers that were never listed. What only routes a call waits for none.
+    /// As [`Catalog::view`] for whoever is shown a list: those of that kind which are older than both their servers and
+    /// `list_refresh_min` allow, and are being fetched, are waited for as well, for at most
+    /// [`limit::CATALOG_RENEWED_WAIT`] from when that began. What only routes a call waits for none.
     ///
     /// # Errors
     /// As [`Catalog::view`].
@@ -182,23 +176,25 @@ impl<S: Source> Catalog<S> {
         viewer: Viewer<'_, S::Caller>,
         included: impl Fn(&ServerConfig) -> bool,
     ) -> Result<Arc<View>, Stop> {
-        let now = Instant::now();
-        let is_meant = |server: &ServerConfig| match endpoint {
-            Endpoint::Merged => true,
-            Endpoint::Server(id) => server.id == *id,
-        };
-        let mut expired = Vec::new();
-        for server in config.servers.iter().filter(|server| is_meant(server) && included(server)) {
-            let slot = self.slot(server, viewer.context(server));
-            if let Some((ended, until)) = slot.expired(kind, now) {
-                self.refresh(&slot, viewer.access(server));
-                expired.push((slot, ended, until));
-            }
+        self.awaited(config, endpoint, viewer, &included, Some(kind)).await
+    }
+
+    async fn awaited(
+        &self,
+        config: &Arc<Config>,
+        endpoint: &Endpoint,
+        viewer: Viewer<'_, S::Caller>,
+        included: &impl Fn(&ServerConfig) -> bool,
+        shown: Option<Kind>,
+    ) -> Result<Arc<View>, Stop> {
+        let looked = self.look(config, endpoint, viewer, included, shown)?;
+        if looked.unsettled.is_empty() {
+            return available(looked.view);
         }
-        for (slot, ended, until) in &expired {
+        for (slot, ended, until) in &looked.unsettled {
             slot.settled(*ended, *until).await;
         }
-        self.view(config, endpoint, viewer, included).await
+        available(self.look(config, endpoint, viewer, included, None)?.view)
     }
 
     /// What a server listed last for this viewer, whatever has become of it since.
@@ -298,6 +294,7 @@ impl<S: Source> Catalog<S> {
         endpoint: &Endpoint,
         viewer: Viewer<'_, S::Caller>,
         included: &impl Fn(&ServerConfig) -> bool,
+        shown: Option<Kind>,
     ) -> Result<Looked, Stop> {
         // Read before anything that it counts, so that a memo is never newer than it says.
         let generation = self.inner.generation.now();
@@ -310,10 +307,12 @@ impl<S: Source> Catalog<S> {
         };
         let key = MemoKey::of(endpoint, servers, viewer.principal, included);
         let memo = self.inner.memos.get(&key);
+        let memo = memo.filter(|memo| shown.is_none() || memo.is_settled);
         if let Some(memo) = memo.filter(|memo| memo.holds(config, servers, generation, now, included)) {
             return Ok(Looked { view: Arc::clone(&memo.view), unsettled: Vec::new() });
         }
         let mut until: Option<Instant> = None;
+        let mut is_settled = true;
         let mut unsettled = Vec::new();
         let mut members = Vec::with_capacity(servers.len());
         let mut choices = Vec::with_capacity(servers.len());
@@ -330,7 +329,9 @@ impl<S: Source> Catalog<S> {
                 seen = slot.look(now);
             }
             until = [until, seen.until].into_iter().flatten().min();
-            unsettled.extend(seen.wait_until.map(|until| (slot, seen.attempts, until)));
+            is_settled &= !seen.running;
+            let renewed = shown.and_then(|kind| slot.renewed(kind, now));
+            unsettled.extend(seen.wait_until.max(renewed).map(|until| (slot, seen.attempts, until)));
             let server = Arc::clone(server);
             members.push(Member { server, slice: seen.slice, state: seen.state, listed: seen.listed });
         }
@@ -340,7 +341,8 @@ impl<S: Source> Catalog<S> {
         let view = self.compose(config, endpoint, key.principal, members);
         // What is still awaited is looked at again each time, until it has come or time is up.
         if unsettled.is_empty() {
-            let memo = Memo { config: Arc::clone(config), generation, choices, until, view: Arc::clone(&view) };
+            let config = Arc::clone(config);
+            let memo = Memo { config, generation, choices, until, is_settled, view: Arc::clone(&view) };
             self.inner.memos.insert(key, Arc::new(memo));
         }
         Ok(Looked { view, unsettled })

@@ -33,6 +33,8 @@ pub(super) struct Memo {
     pub(super) generation: u64,
     pub(super) choices: Vec<Choice>,
     pub(super) until: Option<Instant>,
+    /// Nothing newer is on its way: whoever is shown a list has nothing to wait for.
+    pub(super) is_settled: bool,
     pub(super) view: Arc<View>,
 }
 

@@ -260,11 +260,11 @@ impl Slice {
         self.lists.iter().map(|list| list.fetched_at).min().unwrap_or_else(Instant::now)
     }
 
-    /// The smallest `ttlMs`, if every list has one.
+    /// The smallest `ttlMs`, if every list has one that has something in it.
     #[must_use]
     pub fn ttl(&self) -> Option<Duration> {
-        let ttls: Option<Vec<_>> =
-            self.lists.iter().filter(|list| !list.items.is_empty()).map(|list| list.ttl).collect();
+        let says = |list: &&Arc<List>| !list.items.is_empty() || list.ttl.is_some();
+        let ttls: Option<Vec<_>> = self.lists.iter().filter(says).map(|list| list.ttl).collect();
         ttls.and_then(|ttls| ttls.into_iter().min())
     }
 

@@ -42,6 +42,7 @@ pub enum SliceState {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     pub(super) first_wait: Duration,
+    pub(super) renewed_wait: Duration,
     pub(super) refresh_timeout: Duration,
     pub(super) changed_pause: Duration,
     pub(super) retry_min: Duration,
@@ -53,6 +54,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             first_wait: limit::CATALOG_FIRST_WAIT,
+            renewed_wait: limit::CATALOG_RENEWED_WAIT,
             refresh_timeout: limit::CATALOG_REFRESH_TIMEOUT,
             changed_pause: limit::CATALOG_CHANGED_PAUSE,
             retry_min: limit::CATALOG_RETRY_MIN,
@@ -143,6 +145,8 @@ pub(super) struct Seen {
     pub(super) until: Option<Instant>,
     /// Whether a refresh should be started.
     pub(super) due: bool,
+    /// Whether one is under way.
+    pub(super) running: bool,
     /// An attempt that is still worth waiting for, and how long: the first one, or one that looks at a pinned list at last.
     pub(super) wait_until: Option<Instant>,
     /// How many attempts have ended.
@@ -278,23 +282,23 @@ impl Slot {
             state: slice_state,
             until: [Some(due_at).filter(|_| !state.running), vanishes_at].into_iter().flatten().filter(later).min(),
             due: !state.running && due_at <= now,
+            running: state.running,
             wait_until: began_at.map(|began_at| began_at + self.shared.pace.first_wait).filter(later),
             attempts,
         }
     }
 
-    /// Whether a list is older than its server allows: how many attempts have ended, and until when the next one is worth
-    /// waiting for. Nothing where the server is down, or takes its time.
-    pub(super) fn expired(&self, kind: Kind, now: Instant) -> Option<(u64, Instant)> {
-        // Before the state: an attempt that ends in between is not waited for.
-        let attempts = *self.attempts.borrow();
+    /// Until when a list is waited for that is on its way and is older than both its server and `list_refresh_min` allow.
+    /// Nothing where the server is down, or takes its time.
+    pub(super) fn renewed(&self, kind: Kind, now: Instant) -> Option<Instant> {
+        let at_least = self.shared.config.load().list_refresh_min;
         let state = self.lock();
         let list = state.slice.as_ref().filter(|_| state.down.is_none())?.list(kind);
-        if list.fetched_at + list.ttl? > now {
+        if list.fetched_at + list.ttl?.max(at_least) > now {
             return None;
         }
-        let began_at = state.running_since.filter(|_| state.running).unwrap_or(now);
-        Some((attempts, began_at + self.shared.pace.first_wait)).filter(|(_, until)| *until > now)
+        let began_at = state.running_since.filter(|_| state.running)?;
+        Some(began_at + self.shared.pace.renewed_wait).filter(|until| *until > now)
     }
 
     /// Takes the right to refresh, if nobody has it.

@@ -14,6 +14,7 @@ use crate::wire::mcp::Kind;
 
 const QUICK: Pace = Pace {
     first_wait: Duration::from_millis(300),
+    renewed_wait: Duration::from_millis(100),
     refresh_timeout: Duration::from_secs(2),
     changed_pause: Duration::from_millis(50),
     retry_min: Duration::from_millis(50),
@@ -402,32 +403,68 @@ async fn what_is_left_is_the_least_of_all_lists_empty_ones_too_and_nothing_while
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_shown_a_list_waits_for_one_that_is_as_new_as_its_server_wants_and_calls_do_not() {
+async fn who_is_shown_a_list_that_is_late_waits_a_moment_for_a_newer_one_and_calls_do_not() {
     let config = config(vec![server("one"), server("two")]);
-    let (fake, catalog) = start(&config);
+    let late = config.servers[0].list_refresh_min + Duration::from_millis(1);
+    let fake = Arc::new(Fake::default());
     let listing = |tools: &[&str]| Script { ttl: Some(Duration::from_millis(100)), ..Script::tools(tools) };
     fake.set("one", listing(&["a"]));
     fake.set("two", Script { ttl: Some(Duration::from_secs(600)), ..Script::tools(&["b"]) });
+    let catalog = Catalog::with_pace(Arc::clone(&fake), Pace::default(), Arc::default());
+    catalog.apply(&config);
     view(&catalog, &config).await;
     fake.set("one", listing(&["a", "new"]));
     tokio::time::sleep(Duration::from_millis(150)).await;
-    let called = view(&catalog, &config).await;
-    assert_eq!(names(&called, Kind::Tool), ["one__a", "two__b"], "a call goes on with these");
     let ada = principal("ada");
     let shown =
         async || catalog.view_of(Kind::Tool, &config, &Endpoint::Merged, viewer(&ada), everything).await.unwrap();
+    let kept = shown().await;
+    assert_eq!(names(&kept, Kind::Tool), ["one__a", "two__b"], "no list is asked for more often than that");
+    assert_eq!(fake.fetches("one"), 1);
+    tokio::time::sleep(late).await;
+    let called = view(&catalog, &config).await;
+    assert_eq!(names(&called, Kind::Tool), ["one__a", "two__b"], "a call goes on with these");
     let fresh = shown().await;
-    assert_eq!(names(&fresh, Kind::Tool), ["one__a", "one__new", "two__b"]);
+    assert_eq!(names(&fresh, Kind::Tool), ["one__a", "one__new", "two__b"], "it was on its way");
     assert_eq!((fake.fetches("one"), fake.fetches("two")), (2, 1), "the other one may still be kept");
-    // One that takes its time is not waited for for long, and what it listed last is shown.
-    fake.set("one", Script { slow: Duration::from_secs(600), ..listing(&[]) });
-    tokio::time::sleep(Duration::from_millis(150)).await;
-    let began = tokio::time::Instant::now();
-    assert_eq!(shown().await.items(Kind::Tool).len(), 3);
-    assert!(began.elapsed() >= QUICK.first_wait, "{:?}", began.elapsed());
-    let began = tokio::time::Instant::now();
-    assert_eq!(shown().await.items(Kind::Tool).len(), 3);
-    assert!(began.elapsed() < QUICK.first_wait, "it was waited for once: {:?}", began.elapsed());
+    // One that takes its time makes nobody slow, and what it listed last is shown.
+    fake.set("one", Script { slow: Duration::from_millis(1_500), ..listing(&["a"]) });
+    let mut waited = Vec::new();
+    for pause in [late, Duration::from_millis(700), Duration::ZERO, Duration::from_secs(2), late] {
+        tokio::time::sleep(pause).await;
+        let began = tokio::time::Instant::now();
+        let count = shown().await.items(Kind::Tool).len();
+        waited.push((began.elapsed(), count));
+    }
+    let near =
+        |waited: Duration| (limit::CATALOG_RENEWED_WAIT..limit::CATALOG_RENEWED_WAIT * 11 / 10).contains(&waited);
+    assert!(near(waited[0].0) && waited[0].1 == 3, "{waited:?}");
+    assert_eq!(waited[1..4], [(Duration::ZERO, 3), (Duration::ZERO, 3), (Duration::ZERO, 2)], "once for each");
+    assert!(near(waited[4].0) && waited[4].1 == 2, "{waited:?}");
+    assert_eq!(fake.fetches("one"), 4);
+}
+
+#[tokio::test]
+async fn what_an_empty_list_allows_counts_beside_the_others() {
+    use super::slice::{List, Slice};
+    use super::source::{Facts, Listing};
+    use crate::ids::AuthorizationContext;
+    use crate::wire::Json;
+    let server = ServerId::new("one").unwrap();
+    let list = |kind: Kind, items: &[&str], seconds: Option<u64>| {
+        let items = items.iter().map(|text| Json::parse(*text, crate::wire::Source::Upstream).unwrap()).collect();
+        let listing = Listing { items, ttl: seconds.map(Duration::from_secs), public: false, own: false };
+        Arc::new(List::read(&server, kind, &listing))
+    };
+    let slice = |tools: Arc<List>, resources: Arc<List>| {
+        let facts = Facts { capabilities: Json::of(&serde_json::json!({})), instructions: None, info: None };
+        let lists = [tools, Arc::new(List::empty()), resources, Arc::new(List::empty())];
+        Slice::new(server.clone(), AuthorizationContext::Gateway, Arc::new(facts), lists)
+    };
+    let resources = |seconds| list(Kind::Resource, &[r#"{"uri":"x:1","name":"r"}"#], seconds);
+    assert_eq!(slice(list(Kind::Tool, &[], Some(60)), resources(Some(600))).ttl(), Some(Duration::from_secs(60)));
+    assert_eq!(slice(list(Kind::Tool, &[], None), resources(Some(600))).ttl(), Some(Duration::from_secs(600)));
+    assert_eq!(slice(list(Kind::Tool, &[], Some(60)), resources(None)).ttl(), None, "it says nothing of what it has");
 }
 
 #[tokio::test]

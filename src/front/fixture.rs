@@ -111,6 +111,8 @@ pub(crate) struct Scripted {
     pub(crate) events: Mutex<VecDeque<Event>>,
     /// After the events the call stays open.
     pub(crate) hang: bool,
+    /// Nothing is ever decided.
+    pub(crate) undecided: bool,
     /// Every request that came through.
     pub(crate) seen: Mutex<Vec<Request>>,
     /// How many calls were dropped before their end.
@@ -127,6 +129,16 @@ pub(crate) struct Scripted {
     /// Whose questions nobody answered.
     pub(crate) given_up: Mutex<Vec<Request>>,
     pub(crate) declined: Mutex<Vec<(String, Reason)>>,
+    /// Tasks that open watches were to hear of.
+    pub(crate) followed: Arc<Mutex<Vec<String>>>,
+    /// Whose roots have changed.
+    pub(crate) roots: Mutex<Vec<String>>,
+}
+
+/// An open watch.
+pub(crate) struct Heard {
+    told: mpsc::UnboundedReceiver<Watched>,
+    followed: Arc<Mutex<Vec<String>>>,
 }
 
 pub(crate) struct Call {
@@ -150,6 +162,7 @@ impl Scripted {
             config: Arc::new(config()),
             events: Mutex::new(events.into_iter().collect()),
             hang: false,
+            undecided: false,
             seen: Mutex::default(),
             cancelled: Arc::default(),
             watched: Mutex::default(),
@@ -160,6 +173,8 @@ impl Scripted {
             refusals: Mutex::default(),
             given_up: Mutex::default(),
             declined: Mutex::default(),
+            followed: Arc::default(),
+            roots: Mutex::default(),
         }
     }
 }
@@ -167,7 +182,7 @@ impl Scripted {
 impl Pipeline for Scripted {
     type Caller = String;
     type Running = Call;
-    type Watch = mpsc::UnboundedReceiver<Watched>;
+    type Watch = Heard;
 
     fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config)
@@ -207,6 +222,9 @@ impl Pipeline for Scripted {
 
     async fn call(self: Arc<Self>, _: String, request: Box<Request>) -> Call {
         self.seen.lock().unwrap().push(*request);
+        if self.undecided {
+            std::future::pending::<()>().await;
+        }
         let events = std::mem::take(&mut *self.events.lock().unwrap());
         Call { events, hang: self.hang, over: false, cancelled: Arc::clone(&self.cancelled) }
     }
@@ -232,7 +250,9 @@ impl Pipeline for Scripted {
         }
     }
 
-    async fn roots_changed(self: Arc<Self>, _: String, _: Endpoint, _: ClientFacts) {}
+    async fn roots_changed(self: Arc<Self>, caller: String, _: Endpoint, _: ClientFacts) {
+        self.roots.lock().unwrap().push(caller);
+    }
 
     async fn list(self: &Arc<Self>, caller: &String, request: &Request, kind: Kind) -> Result<Json, Stop> {
         self.seen.lock().unwrap().push(request.clone());
@@ -275,7 +295,8 @@ impl Pipeline for Scripted {
         _: &ClientFacts,
         _: Interest,
     ) -> Result<Self::Watch, Stop> {
-        self.watched.lock().unwrap().take().ok_or_else(|| Refusal::new(Reason::StreamsLimited).into())
+        let told = self.watched.lock().unwrap().take().ok_or_else(|| Refusal::new(Reason::StreamsLimited))?;
+        Ok(Heard { told, followed: Arc::clone(&self.followed) })
     }
 
     fn honoured(_: &Self::Watch) -> Interest {
@@ -290,8 +311,12 @@ impl Pipeline for Scripted {
 
     fn unsubscribe(_: &mut Self::Watch, _: &str) {}
 
+    fn follow_task(watch: &mut Self::Watch, id: String) {
+        watch.followed.lock().unwrap().push(id);
+    }
+
     async fn next_watched(watch: &mut Self::Watch) -> Watched {
-        watch.recv().await.unwrap_or(Watched::Ended(Reason::ShuttingDown))
+        watch.told.recv().await.unwrap_or(Watched::Ended(Reason::ShuttingDown))
     }
 
     async fn fallen(self: Arc<Self>, _: String) {

@@ -16,7 +16,7 @@ use super::questions::Interview;
 use super::resume::Start;
 use super::session::Session;
 use super::track::{self, OWN_STREAM};
-use super::{Front, Inbound, Outside, headers, is_request, resume};
+use super::{Front, Inbound, Outside, headers, is_request, relay, resume};
 use crate::call::{ClientFacts, Endpoint, Request};
 use crate::gateway::sessions::Since;
 use crate::ids::{PrincipalKey, ReplicaId};
@@ -89,11 +89,12 @@ pub(super) async fn post<P: Pipeline>(
         Ok(mandate) => mandate,
         Err(refusal) => return about.stopped(refusal),
     };
+    let client = client(front, &session, &inbound);
     let mut request = Request {
         message: inbound.message,
         method,
         endpoint: inbound.endpoint,
-        client: front.sessions.client(&session),
+        client,
         header_parameters: Vec::new(),
         headers: outside.forwarded(&inbound.headers),
         peer: inbound.peer,
@@ -122,7 +123,7 @@ pub(super) async fn post<P: Pipeline>(
         session: session.key,
     };
     let mut ongoing = Ongoing::legacy(interview, registration);
-    ongoing.decided().await;
+    let was_decided = ongoing.decided().await;
     let first = match session.version {
         // Only these know how to come back to a stream that said nothing yet (SEP-1699).
         Version::V2025_11_25 => tokio::time::timeout(limit::CALL_STREAM_AFTER, ongoing.next()).await.ok(),
@@ -138,8 +139,20 @@ pub(super) async fn post<P: Pipeline>(
         Some(Some(Event::StreamClosed)) => {
             answer::events(resume::of_call(Start::Closed, ongoing, id, method, place, session.version))
         }
-        Some(None) => about.told(Refusal::new(Reason::Cancelled)),
+        Some(None) if was_decided => about.told(Refusal::new(Reason::Cancelled)),
+        // Nothing behind the front knows of it.
+        Some(None) => about.stopped(Refusal::new(Reason::Cancelled)),
         None => answer::events(resume::of_call(Start::Silent, ongoing, id, method, place, session.version)),
+    }
+}
+
+/// What the client said of itself; of a session of another replica that one has said from which level on it wants log messages.
+fn client<P: Pipeline>(front: &Front<P>, session: &Session, inbound: &Inbound<P>) -> ClientFacts {
+    let client = front.sessions.client(session);
+    let handed = inbound.via.and_then(|_| relay::handed_level(&inbound.headers));
+    match handed {
+        Some(level) => ClientFacts { log_level: Some(Json::of(level.as_str())), ..client },
+        None => client,
     }
 }
 
@@ -167,9 +180,6 @@ pub(super) async fn open_stream<P: Pipeline>(
             Some(track) => answer::events(resume::of_rest(track.read(Some(number)), session.version)),
             None => about.stopped(Refusal::new(Reason::RequestInvalid).hint("this stream is not kept any more")),
         };
-    }
-    if let Err(stop) = front.remembers(&session) {
-        return about.stopped(stop);
     }
     let client = front.sessions.client(&session);
     match front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, (&session, &client)).await {
@@ -296,13 +306,11 @@ impl<P: Pipeline> Front<P> {
                 return Ok(None);
             }
         }
+        // The same where nobody has read for so long that it was forgotten.
+        if session.subscribed && !self.mailboxes.knows(session.key) {
+            return Ok(None);
+        }
         Ok(Some(session))
-    }
-
-    /// Whether a session's subscriptions are still known, if it had any.
-    fn remembers(&self, session: &Session) -> Result<(), Stop> {
-        let is_known = !self.sessions.since(session.key).subscribed || self.mailboxes.knows(session.key);
-        if is_known { Ok(()) } else { Err(Refusal::new(Reason::SessionUnknown).into()) }
     }
 
     /// Keeps what has changed in a session, unless that is known of it.
@@ -327,13 +335,14 @@ async fn subscription<P: Pipeline>(
         return Err(Refusal::new(Reason::ParametersInvalid).hint("send uri, as a string").into());
     };
     if method == Method::Unsubscribe {
-        if let Some(mailbox) = front.mailboxes.find(session.key) {
-            mailbox.unsubscribe(uri.into_owned()).await;
+        if let Some(mailbox) = front.mailboxes.remembered(session.key)
+            && mailbox.unsubscribe(uri.into_owned()).await
+        {
+            front.sessions.has_unsubscribed(session.key);
         }
         return Ok(Outcome::Complete(Json::of(&serde_json::json!({}))));
     }
     let (caller, endpoint) = (&inbound.caller, &inbound.endpoint);
-    front.remembers(session)?;
     let client = front.sessions.client(session);
     let place = (session, &client);
     let mailbox = front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, place).await?;
@@ -354,10 +363,11 @@ async fn told<P: Pipeline>(front: &Front<P>, session: &Session, inbound: Box<Inb
     let message = &inbound.message;
     match &*message.method() {
         "notifications/cancelled" => {
-            if let (Some(words), Some(id)) =
-                (message.body(), message.params().and_then(|params| params.get("requestId")))
+            if let Some(params) = message.params()
+                && let Some(id) = params.get("requestId")
             {
-                front.sessions.cancel(session.key, id, words);
+                let reason = params.get("reason").and_then(Value::as_str);
+                front.sessions.cancel(session.key, id, reason.as_deref());
             }
         }
         "notifications/roots/list_changed" => {

@@ -114,6 +114,11 @@ impl<P: Pipeline> Mailboxes<P> {
         self.lock().get(&key).filter(|mailbox| !mailbox.ended.is_cancelled()).cloned()
     }
 
+    /// The same, also where it hears no more and is remembered.
+    pub(super) fn remembered(&self, key: SessionKey) -> Option<Arc<Mailbox<P>>> {
+        self.lock().get(&key).cloned()
+    }
+
     /// Whether it is still known what a session wants to hear of.
     pub(super) fn knows(&self, key: SessionKey) -> bool {
         self.lock().contains_key(&key)
@@ -177,11 +182,15 @@ impl<P: Pipeline> Mailbox<P> {
         outcome
     }
 
-    /// Hears of a resource no more.
-    pub(super) async fn unsubscribe(&self, uri: String) {
-        self.uris().remove(&uri);
+    /// Hears of a resource no more; answers whether that was the last.
+    pub(super) async fn unsubscribe(&self, uri: String) -> bool {
+        let was_last = {
+            let mut uris = self.uris();
+            uris.remove(&uri) && uris.is_empty()
+        };
         // An error says that nothing is heard any more.
         let _ = self.commands.send(Command::Unsubscribe(uri)).await;
+        was_last
     }
 
     /// Hears of a task that the session's client follows from now on; where that cannot be, it is not told of it.

@@ -28,6 +28,7 @@ use crate::wire::mcp::{Era, header};
 use crate::wire::{Json, Kind, Message, Source};
 
 mod answer;
+mod away;
 mod batch;
 mod body;
 #[cfg(test)]
@@ -387,7 +388,6 @@ impl<P: Pipeline> Front<P> {
             },
         };
         if let Some(there) = elsewhere {
-            self.goes_away(&there, message.id().as_ref());
             let body = message.as_bytes().clone();
             return self.hand_on(&there, &caller, (&parts, body), (peer, certificate.as_deref()), about).await;
         }

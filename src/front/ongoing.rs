@@ -50,8 +50,9 @@ impl<P: Pipeline> Ongoing<P> {
         Self { state, legacy: Some(Box::new(Legacy { registration, interview })) }
     }
 
-    /// Waits until the call was decided: before that its refusal may need a status of its own. Cancel-safe.
-    pub(super) async fn decided(&mut self) {
+    /// Waits until the call was decided: before that its refusal may need a status of its own. Answers whether it was, and
+    /// not cancelled before. Cancel-safe.
+    pub(super) async fn decided(&mut self) -> bool {
         if let State::Starting(starting) = &mut self.state {
             let decided = async { Some(starting.await) };
             let running = match &self.legacy {
@@ -63,6 +64,7 @@ impl<P: Pipeline> Ongoing<P> {
                 self.state = State::Running(running);
             }
         }
+        matches!(self.state, State::Running(_))
     }
 
     /// The next event, a question to a legacy client among them; `None` when the client cancelled the call.

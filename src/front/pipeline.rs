@@ -138,7 +138,7 @@ pub trait Pipeline: Send + Sync + 'static {
     /// Lets a watch hear of one resource less.
     fn unsubscribe(watch: &mut Self::Watch, uri: &str);
     /// Lets a watch hear of a task that its legacy client follows.
-    fn follow_task(_: &mut Self::Watch, _id: String) {}
+    fn follow_task(watch: &mut Self::Watch, id: String);
     /// What a watch yields next; cancel-safe.
     fn next_watched(watch: &mut Self::Watch) -> impl Future<Output = Watched> + Send;
     /// Done once somebody who was authenticated may not act any more.
@@ -181,7 +181,7 @@ impl Pipeline for Gateway {
     }
 
     fn refused(&self, caller: &Caller, reason: Reason) {
-        self.journal().declined((caller.principal(), caller.who()), reason);
+        self.declined(caller, reason);
     }
 
     fn principal(caller: &Caller) -> PrincipalKey {
@@ -220,8 +220,12 @@ impl Pipeline for Gateway {
     }
 
     async fn roots_changed(self: Arc<Self>, caller: Caller, endpoint: Endpoint, client: ClientFacts) {
-        if let Err(stop) = call::roots_changed(&self, &caller, &endpoint, &client).await {
-            tracing::debug!(reason = stop.reason().code(), "no server is told that roots have changed");
+        match call::roots_changed(&self, &caller, &endpoint, &client).await {
+            Ok(()) => {}
+            Err(Stop::Refused(refusal)) => Pipeline::refused(&*self, &caller, refusal.reason),
+            Err(Stop::Failed(failure)) => {
+                tracing::debug!(reason = failure.reason.code(), "no server is told that roots have changed");
+            }
         }
     }
 

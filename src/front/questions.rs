@@ -166,8 +166,8 @@ pub(super) struct Round<P: Pipeline> {
 struct Held<P: Pipeline> {
     pipeline: Arc<P>,
     parked: Option<ParkId>,
-    /// Who was asked, and the request with what the question said it is to come back with.
-    asked: Option<Box<(P::Caller, Request)>>,
+    /// Who was asked, the request, and what the question said it is to come back with.
+    asked: Option<Box<(P::Caller, Request, Json)>>,
 }
 
 impl<P: Pipeline> Drop for Held<P> {
@@ -179,8 +179,10 @@ impl<P: Pipeline> Drop for Held<P> {
         if let Some(asked) = self.asked.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            let (caller, request) = *asked;
-            runtime.spawn(Arc::clone(&self.pipeline).give_up(caller, request));
+            let (caller, request, state) = *asked;
+            if let Some(request) = retry(&request, &state, "") {
+                runtime.spawn(Arc::clone(&self.pipeline).give_up(caller, request));
+            }
         }
     }
 }
@@ -194,11 +196,11 @@ impl<P: Pipeline> Interview<P> {
         let seat = self.questions.enter(P::principal(&self.caller));
         let state = result.value().as_object().and_then(|object| object.get("requestState"));
         let state = state.map(|state| result.share(state));
-        let asked = state.as_ref().and_then(|state| self.retry(state, ""));
-        let asked = asked.filter(|request| request.method == Method::CallTool);
-        let asked = asked.map(|request| Box::new((self.caller.clone(), request)));
+        let asked = state.clone().filter(|_| self.request.method == Method::CallTool);
+        // The request shares its bytes with the one that is kept anyway.
+        let asked = asked.map(|state| Box::new((self.caller.clone(), self.request.clone(), state)));
         let held = Held { pipeline: Arc::clone(&self.pipeline), parked: resume.parked, asked };
-        let seat = seat.ok_or_else(|| Outcome::Refused(Refusal::new(Reason::InputLimited)))?;
+        let seat = seat.ok_or_else(|| self.refused(Reason::InputLimited))?;
         let mut round = Round {
             unsent: VecDeque::new(),
             waiting: VecDeque::new(),
@@ -236,14 +238,20 @@ impl<P: Pipeline> Interview<P> {
         }
     }
 
-    /// The request once more, with the answers.
-    fn retry(&self, state: &Json, answers: &str) -> Option<Request> {
-        let message = &self.request.message;
-        let answers = Edit::Set("inputResponses", Json::joined(format!("{{{answers}}}")));
-        let params = message.params()?.edited(&[answers, Edit::Set("requestState", state.clone())]);
-        let message = Message::request(&message.id()?, &message.method(), &params);
-        Some(Request { message, ..self.request.clone() })
+    /// The end of a call that nothing behind the front has: counted and recorded here.
+    fn refused(&self, reason: Reason) -> Outcome {
+        self.pipeline.refused(&self.caller, reason);
+        Outcome::Refused(Refusal::new(reason))
     }
+}
+
+/// A request once more, with answers to what it was asked.
+fn retry(request: &Request, state: &Json, answers: &str) -> Option<Request> {
+    let message = &request.message;
+    let answers = Edit::Set("inputResponses", Json::joined(format!("{{{answers}}}")));
+    let params = message.params()?.edited(&[answers, Edit::Set("requestState", state.clone())]);
+    let message = Message::request(&message.id()?, &message.method(), &params);
+    Some(Request { message, ..request.clone() })
 }
 
 impl<P: Pipeline> Round<P> {
@@ -254,12 +262,11 @@ impl<P: Pipeline> Round<P> {
 
     /// Waits for all answers; the retry, or the end of the call. Cancel-safe.
     pub(super) async fn answered(&mut self, interview: &mut Interview<P>) -> Result<Request, Outcome> {
-        let refused = |reason: Reason| Outcome::Refused(Refusal::new(reason));
         while let Some((key, elicited, waiting)) = self.waiting.front_mut() {
             let Ok(answer) = tokio::time::timeout_at(self.until, &mut waiting.answer).await else {
-                return Err(refused(Reason::InputExpired));
+                return Err(interview.refused(Reason::InputExpired));
             };
-            let (answer, caller) = answer.map_err(|_| refused(Reason::InputDeclined))?;
+            let (answer, caller) = answer.map_err(|_| interview.refused(Reason::InputDeclined))?;
             interview.caller = caller;
             let result = match (answer.kind(), answer.body()) {
                 (Kind::Result, Some(result)) => result,
@@ -269,7 +276,7 @@ impl<P: Pipeline> Round<P> {
                 }
                 // Whoever cannot show a form has given no answer to it.
                 _ if *elicited => Json::of(&serde_json::json!({ "action": "cancel" })),
-                _ => return Err(refused(Reason::InputDeclined)),
+                _ => return Err(interview.refused(Reason::InputDeclined)),
             };
             if !self.answers.is_empty() {
                 self.answers.push(',');
@@ -279,7 +286,8 @@ impl<P: Pipeline> Round<P> {
             self.answers.push_str(result.as_str());
             self.waiting.pop_front();
         }
-        let retry = interview.retry(&self.state, &self.answers).ok_or_else(|| refused(Reason::Internal))?;
+        let retry = retry(&interview.request, &self.state, &self.answers);
+        let retry = retry.ok_or_else(|| interview.refused(Reason::Internal))?;
         (self.held.parked, self.held.asked) = (None, None);
         Ok(retry)
     }
@@ -360,6 +368,45 @@ mod tests {
         let (_, waiting) = questions.ask(mine, ("roots/list", &empty()), None);
         drop(waiting);
         assert!(questions.lock().is_empty(), "a question that nobody waits for is forgotten");
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_to_give_a_call_up_is_no_second_copy_of_its_arguments() {
+        use crate::call::{ClientFacts, Endpoint};
+        use crate::wire::mcp::Version;
+        let text =
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":{"long":"text"}}}"#;
+        let client = ClientFacts {
+            version: Version::V2025_11_25,
+            capabilities: Json::of(&serde_json::json!({})),
+            info: None,
+            log_level: None,
+        };
+        let request = Request {
+            message: Message::parse(text, Source::Client).unwrap(),
+            method: Method::CallTool,
+            endpoint: Endpoint::Merged,
+            client,
+            header_parameters: Vec::new(),
+            headers: Vec::new(),
+            peer: std::net::IpAddr::from([127, 0, 0, 1]),
+            mandate: None,
+            via: None,
+            last_words: None,
+        };
+        let interview = Interview {
+            pipeline: Arc::new(Scripted::new([])),
+            caller: "ann".to_owned(),
+            request,
+            questions: Arc::default(),
+            mailboxes: Arc::default(),
+            session: SessionKey::of_test(1),
+        };
+        let asked = Json::of(&serde_json::json!({ "requestState": "s", "inputRequests": {} }));
+        let resume = Resume { parked: None, within: std::time::Duration::from_secs(1) };
+        let round = interview.begin(&asked, resume).unwrap_or_else(|_| panic!("it is asked"));
+        let kept = round.held.asked.as_ref().unwrap().1.message.as_bytes().as_ptr();
+        assert_eq!(kept, interview.request.message.as_bytes().as_ptr());
     }
 
     #[test]

@@ -13,16 +13,14 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, Uri};
-use http_body_util::{BodyExt as _, Full};
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use http_body_util::Full;
 
 use super::answer::About;
+use super::away::{self, Asked, Away};
 use super::leftover::RequestBody;
 use super::listener::Answers;
 use super::pipeline::Pipeline;
-use super::session::{SessionKey, call_key};
+use super::session::call_key;
 use super::{Front, client_certificate, headers};
 use crate::call::Endpoint;
 use crate::egress::peer::{PeerClient, PeerError};
@@ -30,8 +28,8 @@ use crate::identity::ClientCertificate;
 use crate::ids::ReplicaId;
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal};
-use crate::wire::mcp::{Era, header as mcp};
-use crate::wire::{Json, Message};
+use crate::wire::Message;
+use crate::wire::mcp::{Era, LogLevel, header as mcp};
 
 /// Who handed a request on.
 const RELAYED_BY: HeaderName = HeaderName::from_static("bailiwick-relayed-by");
@@ -41,8 +39,11 @@ const RELAYED_FOR: HeaderName = HeaderName::from_static("bailiwick-relayed-for")
 /// The certificate of the client there, if it has one: its chain as the `Client-Cert` header spells it, or its SHA-256.
 const RELAYED_CERTIFICATE: HeaderName = HeaderName::from_static("bailiwick-relayed-certificate");
 
+/// From which level on the client's session wants log messages, where the session is there and not here.
+const RELAYED_LEVEL: HeaderName = HeaderName::from_static("bailiwick-relayed-level");
+
 /// What belongs to one connection, and what the next one says for itself.
-const OF_A_CONNECTION: [HeaderName; 15] = [
+const OF_A_CONNECTION: [HeaderName; 16] = [
     header::CONNECTION,
     header::TRANSFER_ENCODING,
     header::TE,
@@ -58,15 +59,14 @@ const OF_A_CONNECTION: [HeaderName; 15] = [
     HeaderName::from_static(client_certificate::HEADERS[1]),
     HeaderName::from_static(client_certificate::HEADERS[2]),
     RELAYED_CERTIFICATE,
+    RELAYED_LEVEL,
 ];
 
 /// How other replicas are reached.
 #[derive(Debug)]
 pub struct Relay {
     client: Arc<PeerClient>,
-    places: Arc<Semaphore>,
-    /// Where requests of sessions of ours were handed on to: whoever cancels one is handed on, too.
-    away: Cache<Asked, ReplicaId>,
+    away: Arc<Away>,
 }
 
 /// A replica that something is bound to.
@@ -74,23 +74,17 @@ pub(super) struct There {
     replica: ReplicaId,
     /// Its `host:port`.
     address: String,
-    /// The session of ours that asks there, if one does.
-    session: Option<SessionKey>,
+    /// What a session of ours asks there, if one does.
+    asked: Option<Asked>,
+    /// From which level on that session wants log messages.
+    level: Option<String>,
 }
-
-/// A request of a session of ours, as its client names it.
-type Asked = (SessionKey, String);
 
 impl Relay {
     /// A relay over this client.
     #[must_use]
     pub fn new(client: Arc<PeerClient>) -> Self {
-        let away = Cache::builder()
-            .max_capacity(limit::RELAYS_MAX as u64)
-            .eviction_policy(EvictionPolicy::lru())
-            .time_to_live(limit::SESSION_AGE_MAX)
-            .build();
-        Self { client, places: Arc::new(Semaphore::new(limit::RELAYS_MAX)), away }
+        Self { client, away: Away::new() }
     }
 }
 
@@ -138,6 +132,11 @@ pub(super) fn handed_certificate(headers: &HeaderMap) -> Result<Option<Arc<Clien
     client_certificate::from_spelled(text).map(|certificate| Some(Arc::new(certificate))).ok_or_else(refused)
 }
 
+/// The log level of a session of the replica that handed the request on, which nobody here knows.
+pub(super) fn handed_level(headers: &HeaderMap) -> Option<LogLevel> {
+    LogLevel::parse(headers::single(headers, RELAYED_LEVEL.as_str()).ok().flatten()?)
+}
+
 impl<P: Pipeline> Front<P> {
     /// The living replica that the session of these headers is bound to, where that is another one.
     pub(super) fn session_elsewhere(
@@ -165,7 +164,9 @@ impl<P: Pipeline> Front<P> {
         if era == Era::Legacy
             && let Some(id) = headers::single(request_headers, mcp::SESSION_ID).ok().flatten()
         {
-            there.session = Some(self.alive(P::principal(caller), endpoint, id, None).await.ok()??.key);
+            let session = self.alive(P::principal(caller), endpoint, id, None).await.ok()??.key;
+            there.asked = message.id_value().map(|id| (session, call_key(id)));
+            there.level.clone_from(&self.sessions.since(session).level);
         }
         Some(there)
     }
@@ -182,14 +183,7 @@ impl<P: Pipeline> Front<P> {
         let asked = call_key(message.params()?.get("requestId")?);
         let id = headers::single(request_headers, mcp::SESSION_ID).ok().flatten()?;
         let session = self.alive(P::principal(caller), endpoint, id, None).await.ok()??;
-        self.there(relay.away.remove(&(session.key, asked))?)
-    }
-
-    /// Remembers where a request is handed on to.
-    pub(super) fn goes_away(&self, there: &There, id: Option<&Json>) {
-        if let (Some(relay), Some(session), Some(id)) = (&self.relay, there.session, id) {
-            relay.away.insert((session, call_key(id.value())), there.replica);
-        }
+        self.there(relay.away.take(&(session.key, asked))?)
     }
 
     fn there(&self, replica: ReplicaId) -> Option<There> {
@@ -197,7 +191,7 @@ impl<P: Pipeline> Front<P> {
             return None;
         }
         // Of one that is gone nothing is left: this replica says so.
-        self.pipeline.peer(replica).map(|address| There { replica, address, session: None })
+        self.pipeline.peer(replica).map(|address| There { replica, address, asked: None, level: None })
     }
 
     /// Hands a request on.
@@ -227,8 +221,8 @@ impl<P: Pipeline> Front<P> {
     ) -> Result<Response<Body>, Failure> {
         let unreachable = |detail: String| Failure::before(Reason::ReplicaUnreachable, detail);
         let relay = self.relay.as_ref().ok_or_else(|| unreachable("there is no [cluster]".to_owned()))?;
-        let place = Arc::clone(&relay.places).try_acquire_owned();
-        let place = place.map_err(|_| unreachable("too many requests are handed on already".to_owned()))?;
+        let place = relay.away.enter(there.asked.clone(), there.replica);
+        let mut place = place.ok_or_else(|| unreachable("too many requests are handed on already".to_owned()))?;
         let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let uri = format!("https://{}{path}", there.address).parse::<Uri>();
         let mut request = Request::new(Full::new(body));
@@ -241,21 +235,22 @@ impl<P: Pipeline> Front<P> {
         if let Some(certificate) = certificate {
             request.headers_mut().insert(RELAYED_CERTIFICATE, own(client_certificate::spelled(certificate))?);
         }
+        if let Some(level) = &there.level {
+            request.headers_mut().insert(RELAYED_LEVEL, own(level.clone())?);
+        }
         match relay.client.request(request).await {
             Ok(response) => {
                 let (mut head, body) = response.into_parts();
                 head.headers = passed_on(&head.headers);
-                Ok(Response::from_parts(head, Body::new(body.map_frame(move |frame| kept(frame, &place)))))
+                Ok(Response::from_parts(head, Body::new(away::Answer { body, place })))
             }
-            Err(error @ PeerError::Unreachable(_)) => Err(unreachable(error.to_string())),
+            Err(error @ PeerError::Unreachable(_)) => {
+                place.over();
+                Err(unreachable(error.to_string()))
+            }
             Err(error @ PeerError::Lost(_)) => Err(Failure::after(Reason::ReplicaLost, error.to_string())),
         }
     }
-}
-
-/// The place is held for as long as the answer is being read.
-fn kept(frame: http_body::Frame<Bytes>, _: &OwnedSemaphorePermit) -> http_body::Frame<Bytes> {
-    frame
 }
 
 /// The headers that go on to the next connection.
@@ -284,10 +279,10 @@ mod tests {
         use super::super::fixture::Scripted;
         use crate::wire::handle::Sealer;
         let relay = Relay::new(Arc::new(crate::egress::peer::tests::client()));
-        let places = Arc::clone(&relay.places);
+        let places = Arc::clone(&relay.away.places);
         let sealer = Arc::new(Sealer::new([&[1_u8; 32][..]]).unwrap());
         let front = Front::with_relay(Arc::new(Scripted::new([])), sealer, ReplicaId::new(), Some(relay));
-        let there = There { replica: ReplicaId::new(), address: "localhost:1".to_owned(), session: None };
+        let there = There { replica: ReplicaId::new(), address: "localhost:1".to_owned(), asked: None, level: None };
         let (parts, ()) = Request::post("/mcp").body(()).unwrap().into_parts();
         let tried = async || {
             let failure =
@@ -316,6 +311,7 @@ mod tests {
             ("host", "a"),
             ("x-forwarded-for", "10.0.0.1"),
             ("content-length", "3"),
+            ("bailiwick-relayed-level", "debug"),
         ]);
         assert_eq!(passed_on(&headers), map(&[("authorization", "Bearer t"), ("mcp-session-id", "s")]));
     }

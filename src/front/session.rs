@@ -72,6 +72,8 @@ pub(super) struct Session {
     ends: u64,
     /// It was begun here, and what changes in it is known here.
     is_own: bool,
+    /// It has subscribed to something.
+    pub(super) subscribed: bool,
     said: Said,
 }
 
@@ -169,7 +171,8 @@ impl Sessions {
         let (place, rest) = rest.split_first()?;
         let key = SessionKey(*key);
         let ends = u64::from_be_bytes(*created).saturating_add(limit::SESSION_AGE_MAX.as_secs());
-        if now_seconds() > ends || self.seen.get(&key).is_some_and(|since| since.ended) {
+        let since = self.seen.get(&key);
+        if now_seconds() > ends || since.as_ref().is_some_and(|since| since.ended) {
             return None;
         }
         let version = Version::parse(std::str::from_utf8(version).ok()?)?;
@@ -179,7 +182,7 @@ impl Sessions {
             KEPT => Said { capabilities: Json::of(&serde_json::Map::new()), info: None },
             _ => Said::read(rest)?,
         };
-        Some(Session { key, version, ends, is_own, said })
+        Some(Session { key, version, ends, is_own, subscribed: since.is_some_and(|since| since.subscribed), said })
     }
 
     /// The replica that began the session of that id, if it is this principal's at this endpoint.
@@ -226,6 +229,11 @@ impl Sessions {
         }
     }
 
+    /// It has unsubscribed from all of it.
+    pub(super) fn has_unsubscribed(&self, key: SessionKey) {
+        self.change(key, |since| since.subscribed = false);
+    }
+
     /// Two changes at once are both known afterwards.
     fn change(&self, key: SessionKey, change: impl FnOnce(&mut Since)) {
         self.seen.entry(key).and_upsert_with(|before| {
@@ -262,10 +270,12 @@ impl Sessions {
         Ok(Registration { sessions: Arc::clone(self), key, call, token, last_words })
     }
 
-    /// Cancels the call of that id, if it is in flight, with these parameters of its client's.
-    pub(super) fn cancel(&self, key: SessionKey, id: Value<'_>, words: Json) {
+    /// Cancels the call of that id, if it is in flight, for the reason that its client gives.
+    pub(super) fn cancel(&self, key: SessionKey, id: Value<'_>, reason: Option<&str>) {
         if let Some((token, last_words)) = self.shard(key).get(&key).and_then(|live| live.calls.get(&call_key(id))) {
-            last_words.say(words);
+            if let Some(reason) = reason {
+                last_words.say(reason);
+            }
             token.cancel();
         }
     }

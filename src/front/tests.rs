@@ -21,6 +21,8 @@ use crate::watch::Watched;
 use crate::wire::handle::Sealer;
 use crate::wire::{Json, Message, sse};
 
+mod sessions;
+
 const MODERN: &str = "2026-07-28";
 
 fn front(pipeline: Scripted) -> Arc<Front<Scripted>> {

@@ -8,7 +8,9 @@ use crate::call::GivenTasks;
 use crate::catalog::Catalog;
 use crate::export::Exports;
 use crate::guard::{Guard, Quotas};
+use crate::identity::Caller;
 use crate::list::Pages;
+use crate::outcome::Reason;
 use crate::telemetry::Telemetry;
 use crate::upstream::Upstreams;
 use crate::wire::handle::Sealer;
@@ -30,6 +32,11 @@ impl Gateway {
     #[must_use]
     pub const fn pages(&self) -> &Pages {
         &self.pages
+    }
+
+    /// Counts and records a refusal of somebody who was authenticated, where nothing became a call.
+    pub fn declined(&self, caller: &Caller, reason: Reason) {
+        self.journal.declined((caller.principal(), caller.who()), reason);
     }
 
     /// Which tasks were given to whom.

@@ -65,6 +65,8 @@ pub const SESSIONS_KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const SESSIONS_SEEN_MAX: u64 = 100_000;
 /// Rows about sessions in the store: those that have ended, and those that have set a log level.
 pub const SESSION_ROWS_MAX: u32 = 200_000;
+/// Of why a legacy client cancels: a sentence for the server's log.
+pub const CANCEL_REASON_BYTES_MAX: usize = 256;
 /// Calls in flight in one legacy session.
 pub const SESSION_CALLS_MAX: usize = 64;
 /// How long an answer that says "slow down" is held.

@@ -25,8 +25,10 @@ pub const TASKS_MANDATED_MAX: usize = 100;
 pub const TASK_CANCEL_TRIES_MAX: usize = 60;
 /// Tasks of one principal that `tasks/list` remembers; the oldest makes room.
 pub const TASKS_GIVEN_MAX: usize = 64;
-/// Principals whose tasks are remembered; whoever asked last is among them.
-pub const TASKS_GIVEN_PRINCIPALS_MAX: u64 = 4_096;
+/// Of all principals; whoever asked last is among them. Of most tasks some 700 bytes.
+pub const TASKS_GIVEN_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// What is kept of how one of them stands.
+pub const TASK_STATE_BYTES_MAX: usize = 256;
 /// How long, once nobody asks for them.
 pub const TASKS_GIVEN_IDLE_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Tasks of one page of `tasks/list`; each is asked for by itself.

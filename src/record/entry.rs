@@ -16,7 +16,7 @@ use super::metrics::ServerLabel;
 use crate::ids::{CallId, LegId, ServerId};
 use crate::inversion::{self, Control};
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
-use crate::wire::Outgoing;
+use crate::wire::{LastWords, Outgoing};
 
 /// What the record asks of the proof that it seals: the delegate room's `Grant` implements it.
 pub trait Evidence: Send {
@@ -61,6 +61,8 @@ pub struct Entry<P: Evidence> {
     proof: P,
     /// Taken by the one who forwards it: an entry is good for one request.
     outgoing: Option<Outgoing>,
+    /// Where its client says why it cancels; what is not said when the end is recorded goes nowhere.
+    last_words: Option<LastWords>,
     method: String,
     call: CallId,
     leg: LegId,
@@ -107,6 +109,10 @@ impl<P: Evidence> Entry<P> {
             None => ResultFacts::unknown("nobody waited for the end", Some(micros)),
         };
         let result = result.charging(self.proof.charged());
+        let words = self.last_words.as_ref().and_then(LastWords::end);
+        let hidden = self.proof.hidden();
+        let clean_words = hidden.and_then(|hidden| Some(hidden.without(words?)));
+        let result = result.cancelled_with(clean_words.as_deref().or(words));
         let clean = self.proof.hidden().and_then(|hidden| Some(hidden.without(result.detail()?)));
         let result = match &clean {
             Some(clean) => result.saying(clean),
@@ -163,6 +169,7 @@ impl Journal {
         Ok(Entry {
             proof,
             method: outgoing.method.clone(),
+            last_words: outgoing.last_words.clone(),
             outgoing: Some(outgoing),
             call,
             leg,

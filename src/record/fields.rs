@@ -203,6 +203,9 @@ pub(super) struct ResultFacts<'a> {
     /// What it has used up of budgets.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     budget: &'a [ChargeNote],
+    /// Why its client has cancelled it, as its server may have been told.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_words_option")]
+    cancelled_with: Option<&'a str>,
 }
 
 impl<'a> ResultFacts<'a> {
@@ -221,6 +224,11 @@ impl<'a> ResultFacts<'a> {
         Self { budget, ..self }
     }
 
+    /// The same with what its client said as it cancelled.
+    pub(super) fn cancelled_with(self, cancelled_with: Option<&'a str>) -> Self {
+        Self { cancelled_with, ..self }
+    }
+
     fn bare(outcome: &'static str, latency_us: Option<u64>) -> Self {
         Self {
             outcome,
@@ -236,6 +244,7 @@ impl<'a> ResultFacts<'a> {
             bytes: None,
             latency_us,
             budget: &[],
+            cancelled_with: None,
         }
     }
 

@@ -192,6 +192,26 @@ async fn an_entry_dropped_without_an_end_is_recorded_as_unknown() {
 }
 
 #[tokio::test]
+async fn why_a_client_cancelled_is_on_the_line_of_the_end_or_was_never_said() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    let words = crate::wire::LastWords::default();
+    let said = crate::wire::Outgoing { last_words: Some(words.clone()), ..outgoing() };
+    let entry = journal.open(Proof::new(), said.clone()).await.unwrap();
+    words.say("it took too long, with Bearer abcdefghijklmnopqrstuvwxyz0123456789");
+    drop(entry);
+    let words = crate::wire::LastWords::default();
+    let entry = journal.open(Proof::new(), crate::wire::Outgoing { last_words: Some(words.clone()), ..said }).await;
+    entry.unwrap().close(&Outcome::Complete(json("{}")));
+    words.say("too late");
+    assert_eq!(words.end(), None);
+    journal.stop("test").await.unwrap();
+    let lines = lines(state.path());
+    assert_eq!(lines[1]["result"]["cancelled_with"], "it took too long, with Bearer [redacted]");
+    assert!(lines[3]["result"]["outcome"] == "complete" && lines[3]["result"].get("cancelled_with").is_none());
+}
+
+#[tokio::test]
 async fn a_client_that_goes_while_its_intent_is_written_leaves_no_open_end() {
     let state = tempfile::tempdir().unwrap();
     let (journal, _) = start(state.path());

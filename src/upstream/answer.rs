@@ -32,6 +32,8 @@ pub(super) struct Waiting {
     pub(super) updates: Option<broadcast::Sender<Message>>,
     /// The parameters of the request: what it wants to hear of.
     pub(super) asked: Json,
+    /// It waits for the result of a task (`tasks/result`).
+    pub(super) awaits_task: bool,
     /// On a session's own stream: the calls that log messages may belong to.
     pub(super) beside: Option<Arc<InFlight>>,
     /// What its client says when it cancels.
@@ -64,6 +66,7 @@ impl Waiting {
             hub: Arc::clone(hub),
             updates: None,
             asked,
+            awaits_task: false,
             beside: None,
             last_words: None,
         }
@@ -153,9 +156,10 @@ impl Waiting {
         Heard::Notification(notification_without_own_keys(progress))
     }
 
-    /// Whether it tells of the very task whose result is waited for here: it belongs to that stream then.
-    fn is_about_its_task(&self, message: &Message) -> bool {
-        message.method() == meta::TASK_STATUS && {
+    /// Whether it tells of the very task whose result is waited for here: it belongs to that stream then. What only looks at
+    /// a task, or stops it, is none of its.
+    pub(super) fn is_about_its_task(&self, message: &Message) -> bool {
+        self.awaits_task && message.method() == meta::TASK_STATUS && {
             let own = self.asked.value().as_object().and_then(|asked| asked.get("taskId")).and_then(Value::as_str);
             own.is_some() && own == message.params().and_then(|told| told.get("taskId")).and_then(Value::as_str)
         }
@@ -225,6 +229,7 @@ mod tests {
                 hub,
                 updates: None,
                 asked: Json::of(&json!({})),
+                awaits_task: false,
                 beside: None,
                 last_words: None,
             },
@@ -276,11 +281,16 @@ mod tests {
         };
         let (updates, mut heard) = broadcast::channel(2);
         let (waiting, _changes) = waiting(None);
-        let waiting = Waiting { asked: Json::of(&json!({ "taskId": "own" })), updates: Some(updates), ..waiting };
+        let asked = Json::of(&json!({ "taskId": "own" }));
+        let waiting = Waiting { asked, awaits_task: true, updates: Some(updates), ..waiting };
         assert!(matches!(waiting.hear(told("own")), Heard::Notification(_)));
         assert!(heard.try_recv().is_err());
         assert!(matches!(waiting.hear(told("another")), Heard::Nothing));
         assert_eq!(heard.try_recv().unwrap().params().unwrap().get("taskId").unwrap().raw(), "\"another\"");
+        // Who only looks at it, or stops it, keeps it from nobody who follows it.
+        let looks = Waiting { awaits_task: false, ..waiting };
+        assert!(matches!(looks.hear(told("own")), Heard::Nothing));
+        assert_eq!(heard.try_recv().unwrap().params().unwrap().get("taskId").unwrap().raw(), "\"own\"");
     }
 
     #[test]

@@ -62,11 +62,6 @@ impl Traits {
         let becomes_task = params.is_some_and(|params| params.get("task").is_some());
         Self { unanswered, task: task.map(Into::into), becomes_task }
     }
-
-    /// Whether it is about the task of that id of the server's own.
-    pub(super) fn is_about(&self, task: &str) -> bool {
-        self.task.as_deref() == Some(task)
-    }
 }
 
 /// Whose a question is.

@@ -56,9 +56,7 @@ impl Requests {
 
     /// The call that waits for the result of the task whose state is told.
     fn waits_for_task(&self, message: &Message) -> Option<i64> {
-        let told = message.params().filter(|_| message.method() == meta::TASK_STATUS)?;
-        let task = told.get("taskId").and_then(Value::as_str)?;
-        self.calls().find(|(_, traits)| traits.is_about(&task)).map(|(id, _)| id)
+        self.open.iter().find(|(_, open)| open.waiting.is_about_its_task(message)).map(|(id, _)| *id)
     }
 }
 

@@ -15,7 +15,7 @@ use super::{Access, answer};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Kind, LogLevel, TASKS_EXTENSION, Version, code};
-use crate::wire::{Askable, Json, Outgoing, Source, Value};
+use crate::wire::{Askable, Json, Message, Outgoing, Source, Value};
 
 /// One request of the gateway's own. Its constructors are the list of what may be asked.
 #[derive(Debug)]
@@ -97,6 +97,11 @@ impl Errand {
         let uri = Json::of(uri);
         let (uri, meta, declared) = (uri.as_str(), crate::wire::mcp::meta::CLIENT_CAPABILITIES, capabilities.as_str());
         Self { method, params: Json::joined(format!(r#"{{"uri":{uri},"_meta":{{"{meta}":{declared}}}}}"#)) }
+    }
+
+    /// The errand as it is said where nobody answers: a notification.
+    pub(super) fn notification(&self) -> Message {
+        Message::notification(self.method, None)
     }
 
     /// The errand as it is sent, with what is presented.

@@ -25,7 +25,7 @@ use super::oldest::Stream;
 use super::pool::Pool;
 use super::server::{Parcel, Trouble};
 use super::shape::Believed;
-use super::{Access, shape};
+use super::{Access, shape, told};
 use crate::delegate::CredentialHeader;
 use crate::egress::UpstreamClient;
 use crate::limit;
@@ -130,6 +130,7 @@ impl Http {
         patience: Patience,
         permit: &mut Option<Permit>,
     ) -> Result<Opened, Trouble> {
+        told::none_of_2025(parcel)?;
         let (waiting, message) = self.prepare(parcel, Era::Modern);
         let mut headers = self.headers(parcel, Era::Modern)?;
         headers.insert(mcp::header::PROTOCOL_VERSION, MODERN_VERSION);
@@ -173,6 +174,7 @@ impl Http {
             hub: Arc::clone(&self.link.hub),
             updates: None,
             asked: parcel.outgoing.params.clone(),
+            awaits_task: parcel.outgoing.method == "tasks/result",
             beside: None,
             last_words: parcel.outgoing.last_words.clone(),
         };

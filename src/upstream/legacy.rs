@@ -297,10 +297,10 @@ impl Http {
             stream_turn: Arc::default(),
             own_stream: watch::Sender::new(false),
         });
-        let parcel = Errand::initialized().parcel(access);
-        let mut headers = self.headers(&parcel, Era::Legacy)?;
+        let initialized = Errand::initialized();
+        let message = initialized.notification();
+        let mut headers = self.headers(&initialized.parcel(access), Era::Legacy)?;
         session.mark(&mut headers)?;
-        let message = Message::notification(&parcel.outgoing.method, None);
         let response = self.post(&message, headers, patience).await?;
         if !response.status().is_success() {
             return Err(refused(response.status(), None).into());

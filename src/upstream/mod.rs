@@ -131,6 +131,8 @@ pub struct Upstreams {
     launcher: Result<Launcher, String>,
     /// Calls that wait for what their server asked.
     lot: Arc<Lot>,
+    /// Who is being told of changed roots.
+    telling: roots::Telling,
 }
 
 impl Upstreams {
@@ -155,6 +157,7 @@ impl Upstreams {
             stopped: CancellationToken::new(),
             launcher,
             lot: Arc::default(),
+            telling: roots::Telling::default(),
         });
         upstreams.reconfigure(config);
         tokio::spawn(sweep(Arc::downgrade(&upstreams), upstreams.stopped.clone()));

@@ -5,7 +5,7 @@
 //! session that carried a tool call is never replaced before somebody was told.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -25,6 +25,7 @@ use super::legacy::{Session, lost_before_it};
 use super::logging::{self, SessionLevel};
 use super::parked::Replies;
 use super::pool::{Key, Lease, PoolFull};
+use super::presented::Presented;
 use super::server::{Parcel, Trouble};
 use super::source::Source;
 use super::{Access, source, told};
@@ -53,7 +54,7 @@ struct Poster {
     /// What the stream said where messages go.
     endpoint: Uri,
     /// What was presented last; for what is said beside a call.
-    headers: Mutex<Outfit>,
+    access: Presented,
     /// A tool call was carried, so there may be state that a new session would not have, and nobody was told yet
     /// that it is gone.
     carried: AtomicBool,
@@ -128,7 +129,7 @@ impl Http {
         if !forgettable && self.losses.tell(&self.key(&parcel.access, askable)) {
             return Err(lost_before_it());
         }
-        stream.poster.present(self.bare_headers(&parcel.access)?);
+        stream.poster.access.replace(parcel.access.clone());
         if let Some(level) = logging::wanted(&parcel.outgoing.params)
             && stream.facts.announces("logging", None)
             && stream.level.lower(level)
@@ -266,7 +267,7 @@ impl Http {
         let poster = Arc::new(Poster {
             http: Arc::downgrade(self),
             endpoint: self.endpoint(&named?)?,
-            headers: Mutex::new(self.bare_headers(access)?),
+            access: Presented::new(access.clone()),
             carried: AtomicBool::new(false),
             places: Arc::new(Semaphore::new(limit::PROCESS_WRITES_QUEUED_MAX)),
         });
@@ -277,7 +278,7 @@ impl Http {
         let facts =
             ServerFacts::of_initialize(self.greet(&duplex, &poster, Errand::initialize(askable), access).await)?;
         self.link.learn_tasks(&facts);
-        let initialized = Message::notification(&Errand::initialized().parcel(access).outgoing.method, None);
+        let initialized = Errand::initialized().notification();
         self.post_up(&poster.endpoint, &initialized, self.bare_headers(access)?).await?;
         Ok(Arc::new(Stream { duplex, facts, poster, level: SessionLevel::new(), _open: open }))
     }
@@ -328,16 +329,20 @@ impl Stream {
     pub(super) async fn end(&self) {
         self.duplex.end().await;
     }
+
+    /// Says something that belongs to no call, and so only with what may still be presented. One that does not take what is
+    /// said to it does not hear of this either.
+    pub(super) fn say(&self, message: &Message) {
+        if self.poster.access.in_use().is_ok() {
+            let _ = self.duplex.say(message);
+        }
+    }
 }
 
 impl Poster {
-    fn present(&self, headers: Outfit) {
-        *self.headers.lock().unwrap_or_else(PoisonError::into_inner) = headers;
-    }
-
     async fn post(&self, message: &Message) -> bool {
         let Some(http) = self.http.upgrade() else { return false };
-        let headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Ok(headers) = http.bare_headers(&self.access.now()) else { return false };
         http.post_up(&self.endpoint, message, headers).await.is_ok()
     }
 }
@@ -358,10 +363,7 @@ impl Outlet for Arc<Poster> {
 
 impl Replies for Arc<Poster> {
     fn reply<'a>(&'a self, message: &'a Message, access: &'a Access) -> BoxFuture<'a, bool> {
-        let Some(headers) = self.http.upgrade().and_then(|http| http.bare_headers(access).ok()) else {
-            return Box::pin(std::future::ready(false));
-        };
-        self.present(headers);
+        self.access.replace(access.clone());
         Box::pin(self.post(message))
     }
 

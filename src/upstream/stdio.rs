@@ -143,6 +143,7 @@ impl Stdio {
             hub: Arc::clone(&self.link.hub),
             updates: None,
             asked: parcel.outgoing.params.clone(),
+            awaits_task: parcel.outgoing.method == "tasks/result",
             beside: None,
             last_words: parcel.outgoing.last_words.clone(),
         };
@@ -313,8 +314,7 @@ impl Stdio {
         let greeted = self.greet(process, Errand::initialize(askable), Era::Legacy, access).await;
         let facts = ServerFacts::of_initialize(greeted)?;
         self.link.learn_tasks(&facts);
-        let initialized = Errand::initialized().parcel(access).outgoing.method;
-        let said = process.say(&Message::notification(&initialized, None));
+        let said = process.say(&Errand::initialized().notification());
         said.map_err(|()| Failure::after(Reason::UpstreamClosed, "the process does not read its input"))?;
         Ok(facts)
     }

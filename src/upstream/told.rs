@@ -31,6 +31,20 @@ pub(super) fn wanted(parcel: &Parcel, declared: Askable) -> Option<Vec<String>> 
     Some(ids.as_array()?.filter_map(|id| id.as_str().map(Into::into)).collect())
 }
 
+/// Tasks of 2025-11-25 are named in words of ours, which no server is to read.
+///
+/// # Errors
+/// [`Reason::UpstreamGarbage`] where that is about to happen: the server became a modern one since the task began.
+pub(super) fn none_of_2025(parcel: &Parcel) -> Result<(), Failure> {
+    if parcel.listening && !parcel.errand {
+        let params = parcel.outgoing.params.value().as_object();
+        if member(params, "notifications", OF_2025).is_some() {
+            return Err(Failure::before(Reason::UpstreamGarbage, "it has no tasks of 2025-11-25 any more"));
+        }
+    }
+    Ok(())
+}
+
 /// Listens in a session, which has to have a stream of its own.
 pub(super) async fn in_session(
     http: &Arc<Http>,

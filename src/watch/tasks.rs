@@ -26,6 +26,14 @@ pub(super) fn wanted(client: &ClientFacts, interest: &mut Interest) -> Result<Ve
     Ok(ids)
 }
 
+/// Whether something was heard of before.
+#[derive(Debug, Clone, Copy)]
+enum Following {
+    Newly,
+    /// It was, and then not for a moment.
+    Again,
+}
+
 impl Watch {
     /// Hears of those tasks whose servers agree in time, one after the other.
     pub(super) async fn hear_of(&mut self, ids: Vec<String>) {
@@ -50,6 +58,15 @@ impl Watch {
 
     /// Hears what its server says of a task that a legacy client follows itself, within the bounds of a stream.
     pub fn follow_task(&mut self, id: String) {
+        self.follow_from(id, Following::Newly);
+    }
+
+    /// The same once more, of a task whose state may have changed meanwhile: that is asked for and told.
+    pub(super) fn follow_again(&mut self, id: String) {
+        self.follow_from(id, Following::Again);
+    }
+
+    fn follow_from(&mut self, id: String, from: Following) {
         self.tasks.retain(|(_, following)| !following.is_finished());
         if self.tasks.len() >= limit::TASKS_PER_STREAM_MAX || self.tasks.iter().any(|(known, _)| *known == id) {
             return;
@@ -63,7 +80,10 @@ impl Watch {
         let (first, tell) = (oneshot::channel().0, self.tell.clone());
         let following = self.following.spawn(async move {
             let _slot = slot;
-            topic.follow(tell, first).await;
+            match from {
+                Following::Newly => topic.follow(tell, first).await,
+                Following::Again => topic.follow_again(tell, first).await,
+            }
         });
         self.tasks.push((id, following));
     }

@@ -214,10 +214,36 @@ async fn a_process_hears_that_the_roots_of_its_own_client_have_changed_and_why_a
         "params": { "requestId": 31, "reason": "changed my mind", "com.example/odd": 1.5, "_meta": { "x": 1 } } }))
     .await;
     hanging.end().await;
-    eventually("the cancellation", async || seen(&client, &own).await["heard"].as_array().unwrap().len() == 2).await;
-    let mut cancelled = seen(&client, &own).await["heard"][1].clone();
-    assert!(cancelled.as_object_mut().unwrap().remove("requestId").is_some_and(|id| id.is_i64()));
-    assert_eq!(cancelled, json!({ "reason": "changed my mind", "com.example/odd": 1.5, "_meta": { "x": 1 } }));
+    let heard = async |count: usize| {
+        let all = async || seen(&client, &own).await["heard"].as_array().unwrap().clone();
+        eventually("the cancellation", async || all().await.len() == count).await;
+        let mut cancelled = all().await.pop().unwrap();
+        assert!(cancelled.as_object_mut().unwrap().remove("requestId").is_some_and(|id| id.is_i64()));
+        cancelled
+    };
+    // What no rule has seen goes no further: of its words the reason alone, and that is on the record.
+    assert_eq!(heard(2).await, json!({ "reason": "changed my mind" }));
+    eventually("the end on the record", async || {
+        gateway.journal().iter().any(|line| line["result"]["cancelled_with"] == "changed my mind")
+    })
+    .await;
+
+    // Where a condition has read something about this call, not that either.
+    let odd = "[odd]\nargument = \"x\"\nequals = \"odd\"\n";
+    std::fs::write(gateway.directory().join("policies/conditions.toml"), odd).unwrap();
+    gateway.write_policy(
+        &(may_ask(&["elicit", "sample", "roots"]) + "p, role:developer, *, tools/hang, call, odd, deny\n"),
+    );
+    assert!(gateway.command(&["reload", "--allow-widening"]).status.success());
+    let body = json!({ "jsonrpc": "2.0", "id": 32, "method": "tools/call",
+        "params": { "name": "tools__hang", "arguments": { "x": "even" } } });
+    let mut hanging = client.stream(&[("mcp-session-id", own.clone())], Some(body.to_string())).await;
+    say(json!({ "jsonrpc": "2.0", "method": "notifications/cancelled",
+        "params": { "requestId": 32, "reason": "a secret of mine" } }))
+    .await;
+    hanging.end().await;
+    assert_eq!(heard(3).await, json!({ "reason": "nobody waits for it any more" }));
+    assert!(!gateway.journal().iter().any(|line| line.to_string().contains("a secret of mine")));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::support::eventually;
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::peer::{self, Peer, Reached};
-use crate::support::scripted::tool;
+use crate::support::scripted::{Scripted, tool};
 
 pub const EXTENSION: &str = "io.modelcontextprotocol/tasks";
 pub const INNER: &str = "inner-7f3a";
@@ -443,14 +443,31 @@ async fn a_legacy_client_that_cancels_while_its_task_asks_cancels_the_task() {
     let state = Task::new(Mutex::new(json!({ "status": "input_required", "inputRequests": { "sure": question } })));
     let upstream = modern(&state).await;
     let rows = crate::input::may_ask(&["elicit"]);
-    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(&rows).start().await;
+    let slow = Scripted::echo().await;
+    let gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .http_server("slow", &slow.url, "")
+        .limits("requests_per_second = 10000\nrequests_burst = 10000\ncalls_in_flight_max = 1\n")
+        .policy(&rows)
+        .start()
+        .await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     let session = begin_askable(&client).await;
     let mut stream = crate::input_legacy::stream(&client, &session, 5, "tools__job").await;
     assert_eq!(stream.next().await["method"], "elicitation/create");
     assert!(upstream.reached("tasks/cancel").is_empty());
+    // It has as many calls under way as it may: the task is cancelled as soon as there is a place for that.
+    slow.mute("tools/call");
+    let waiting = client.clone();
+    let waiting = tokio::spawn(async move { waiting.call_tool("slow__echo", json!({})).await });
+    eventually("the other call to arrive", async || slow.calls().len() == 1).await;
     let body = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 5 } });
     client.post(&[("mcp-session-id", session)], body.to_string()).await;
+    let is_limited = |record: &Value| record.to_string().contains("concurrency_limited");
+    eventually("the refusal on the record", async || gateway.journal().iter().any(is_limited)).await;
+    assert!(upstream.reached("tasks/cancel").is_empty());
+    slow.mute("");
+    assert_eq!(waiting.await.unwrap().status, 200);
     eventually("the task to be cancelled", async || upstream.reached("tasks/cancel").len() == 1).await;
     assert_eq!(upstream.reached("tasks/cancel")[0].params["taskId"], INNER);
 }
@@ -636,12 +653,14 @@ async fn a_legacy_client_lists_its_own_tasks_of_2025_and_nobody_elses() {
     gateway.write_policy(&format!("{DEVELOPERS_MAY}p, anyone, *, tools/either, call, -, deny\n"));
     assert!(gateway.command(&["reload"]).status.success());
     assert_eq!(listed().await.result(), &json!({ "tasks": [] }));
-    // A server that cannot say is no empty list.
+    // A server that cannot say makes no task go away: it is as it was when somebody could look.
     gateway.write_policy(DEVELOPERS_MAY);
     assert!(gateway.command(&["reload", "--allow-widening"]).status.success());
     assert_eq!(listed().await.result()["tasks"].as_array().map(Vec::len), Some(1));
     *state.lock().unwrap() = json!({ "broken": true });
-    assert_eq!(listed().await.error_code(), -32603);
+    let known = listed().await;
+    let [task] = known.result()["tasks"].as_array().unwrap().as_slice() else { panic!("{}", known.text) };
+    assert_eq!((task["taskId"].as_str(), &task["status"]), (Some(&*id), &json!("completed")), "{}", known.text);
 }
 
 #[tokio::test]

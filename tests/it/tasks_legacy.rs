@@ -154,6 +154,16 @@ async fn heard(stream: &mut Stream, tell: impl AsyncFn()) -> Value {
     panic!("nothing was told of the task")
 }
 
+/// The same until a state is told that is the right one.
+async fn heard_that(stream: &mut Stream, tell: impl AsyncFn(), is_it: impl Fn(&Value) -> bool) {
+    for _ in 0..100 {
+        if is_it(&heard(stream, &tell).await["params"]) {
+            return;
+        }
+    }
+    panic!("nothing like that was told of the task")
+}
+
 #[tokio::test]
 async fn a_legacy_client_hears_of_the_state_of_its_task_on_the_stream_of_its_session() {
     let (issuer, _state, upstream, gateway, client) = started(experiment, working()).await;
@@ -198,12 +208,13 @@ for line in sys.stdin:
         say({"id": id, "result": {"protocolVersion": "2025-11-25", "serverInfo": {"name": "child", "version": "1"},
              "capabilities": {"tools": {}, "tasks": {"requests": {"tools": {"call": {}}}}}}})
     elif method == "tools/list":
-        tools = [{"name": "either", "execution": {"taskSupport": "optional"}}, {"name": "nudge"}]
+        tools = [{"name": "either", "execution": {"taskSupport": "optional"}}, {"name": "nudge"}, {"name": "end"}]
         say({"id": id, "result": {"tools": [{**tool, "inputSchema": {"type": "object"}} for tool in tools]}})
     elif method == "tools/call" and "task" in params:
         say({"id": id, "result": {"task": TASK}})
     elif method == "tools/call":
-        say({"method": "notifications/tasks/status", "params": {**TASK, "statusMessage": "nudged"}})
+        status = "completed" if params["name"] == "end" else "working"
+        say({"method": "notifications/tasks/status", "params": {**TASK, "status": status, "statusMessage": "nudged"}})
         say({"id": id, "result": {"content": []}})
     elif method == "tasks/get":
         say({"id": id, "result": {**TASK, "odd": 1.5}})
@@ -234,6 +245,28 @@ async fn what_a_process_tells_of_a_task_reaches_the_legacy_client_that_follows_o
         assert_eq!(task, (Some(&*id), Some(status)), "{method}: {}", seen.text);
         assert!(!seen.text.contains(INNER), "{}", seen.text);
     }
+    // A token that came later hears of it too, and is told what it may have missed.
+    drop(stream);
+    let again = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let mut stream = own_stream(&again, &session).await;
+    heard_that(&mut stream, async || (), |task| task["taskId"] == id && task["odd"] == 1.5).await;
+    let listens = || {
+        let intents = gateway.records("intent");
+        intents.into_iter().filter(|intent| intent["mcp"]["method"] == "subscriptions/listen").count()
+    };
+    eventually("both listens on the record", async || listens() == 2).await;
+    // Once it is over no token listens to it again: its server says nothing more of it.
+    let params = json!({ "name": "tools__end", "arguments": {} });
+    let end = async || drop(client.legacy(&session, "tools/call", params.clone()).await);
+    heard_that(&mut stream, end, |task| task["status"] == "completed").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(stream);
+    let third = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let mut stream = own_stream(&third, &session).await;
+    let second = follow(&third, &session).await;
+    heard_that(&mut stream, nudge, |task| task["taskId"] == second).await;
+    eventually("what is followed since on the record", async || listens() >= 3).await;
+    assert_eq!(listens(), 3);
     // Whoever waits for the result is told there.
     let result = client.legacy(&session, "tasks/result", json!({ "taskId": id })).await;
     assert!(result.result()["content"].is_array(), "{}", result.text);

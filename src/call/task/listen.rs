@@ -70,6 +70,15 @@ impl TaskTopic {
 
     /// Listens, answers whether the server agreed, and tells for as long as this is polled and the task goes on.
     pub async fn follow(self, tell: mpsc::Sender<Message>, agreed: oneshot::Sender<bool>) {
+        self.follow_from(tell, agreed, false).await;
+    }
+
+    /// The same for a task that was listened to a moment ago: what happened meanwhile is told as well.
+    pub async fn follow_again(self, tell: mpsc::Sender<Message>, agreed: oneshot::Sender<bool>) {
+        self.follow_from(tell, agreed, true).await;
+    }
+
+    async fn follow_from(self, tell: mpsc::Sender<Message>, agreed: oneshot::Sender<bool>, missed_some: bool) {
         // A legacy client looks itself, and hears what its server says meanwhile.
         if self.is_of_2025() && self.bearer.client.version.era() == Era::Modern {
             return super::observe::observe(self.bearer, self.id, tell, agreed).await;
@@ -80,6 +89,9 @@ impl TaskTopic {
             return;
         };
         let _ = agreed.send(true);
+        if missed_some && self.tell_as_asked(&tell).await {
+            return;
+        }
         let mut pause = limit::TASK_POLL_MIN;
         loop {
             if self.until_lost(&mut open, &tell, &mut decisions).await {
@@ -110,6 +122,9 @@ impl TaskTopic {
         tell: &mpsc::Sender<Message>,
         decisions: &mut watch::Receiver<u64>,
     ) -> bool {
+        // Decisions of others do not put it off.
+        let silent = tokio::time::sleep(limit::SESSION_IDLE);
+        tokio::pin!(silent);
         loop {
             tokio::select! {
                 biased;
@@ -128,9 +143,10 @@ impl TaskTopic {
                     }
                 }
                 // Whoever follows a task of 2025-11-25 asks for its end; the server need not tell of it.
-                () = tokio::time::sleep(limit::SESSION_IDLE), if self.is_of_2025() => return true,
+                () = &mut silent, if self.is_of_2025() => return true,
                 event = open.exchange.next() => match event {
-                    Event::Notification(message) if message.method() == self.method() => {
+                    Event::Notification(message) if self.is_told_by(&message) => {
+                        silent.as_mut().reset(tokio::time::Instant::now() + limit::SESSION_IDLE);
                         if self.tell(&message, open.is_labelled, tell).await {
                             return true;
                         }
@@ -142,12 +158,15 @@ impl TaskTopic {
         }
     }
 
+    /// Whether a server tells of this very task.
+    fn is_told_by(&self, message: &Message) -> bool {
+        message.method() == self.method()
+            && message.params().and_then(shape::id).as_deref() == Some(self.bearer.handle.task())
+    }
+
     /// Tells what the server told; answers whether that was the end, or nobody hears.
     async fn tell(&self, message: &Message, is_labelled: bool, tell: &mpsc::Sender<Message>) -> bool {
         let Some(task) = message.params() else { return false };
-        if shape::id(task).as_deref() != Some(self.bearer.handle.task()) {
-            return false;
-        }
         // What it asks is decided where it is asked for, and so is what it brings counted.
         if is_labelled || task.get("inputRequests").is_some() {
             return self.tell_as_asked(tell).await;

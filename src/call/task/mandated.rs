@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use super::super::mandate::{self, Mandated};
+use super::is_wrong;
 use super::leg::Bearer;
 use crate::delegate::Grant;
 use crate::limit;
-use crate::outcome::{Outcome, Reason, Stop};
+use crate::outcome::{Outcome, Reason, Refusal, Stop};
 
 /// Cancels a task at its server once its mandate is over; a call that is part of none has nothing to wait for.
 pub fn watch(bearer: Bearer, grant: &Grant) {
@@ -34,14 +35,29 @@ pub fn watch(bearer: Bearer, grant: &Grant) {
                 break;
             }
         }
-        for _ in 0..limit::TASK_CANCEL_TRIES_MAX {
-            match bearer.ask("tasks/cancel").await {
-                // Its principal has that many calls under way.
-                Outcome::Refused(refusal) if refusal.reason == Reason::ConcurrencyLimited => {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                _ => return,
-            }
-        }
+        cancelled(&bearer).await;
     });
+}
+
+/// Cancels a task at its server, as soon as its principal has a place for that; who reads the log is told where it was not.
+pub async fn cancelled(bearer: &Bearer) {
+    let mut outcome = Outcome::Refused(Refusal::new(Reason::ConcurrencyLimited));
+    for _ in 0..limit::TASK_CANCEL_TRIES_MAX {
+        outcome = bearer.ask("tasks/cancel").await;
+        match &outcome {
+            Outcome::Refused(refusal) if refusal.reason == Reason::ConcurrencyLimited => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            _ => break,
+        }
+    }
+    let reason = match &outcome {
+        Outcome::Complete(_) => return,
+        // It was over already, or is not known any more.
+        Outcome::Error(error) if is_wrong(error) => return,
+        Outcome::Refused(refusal) => refusal.reason.code(),
+        Outcome::Failed(failure) => failure.reason.code(),
+        _ => "its server's own error",
+    };
+    tracing::warn!(server = %bearer.handle.server(), reason, "a task that nobody wants any more was not cancelled");
 }

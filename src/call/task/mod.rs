@@ -126,7 +126,7 @@ pub async fn give_up(gateway: &Arc<Gateway>, caller: &Caller, request: &Request)
     if let Some(Ok(Some(retry))) = retry
         && let Some(bearer) = followed(gateway, caller, request, &retry)
     {
-        bearer.ask("tasks/cancel").await;
+        mandated::cancelled(&bearer).await;
     }
 }
 
@@ -255,7 +255,7 @@ fn asked_for(
     let handle = Handle::new(grant.target(), grant.leg().call, TaskDialect::Experiment, &id, home)?
         .under(grant.mandate().map(|held| &held.mandate().id));
     let id = handle.seal(gateway.sealer(), &holder(gateway, grant))?;
-    gateway.given_tasks().add(grant.principal(), &id);
+    gateway.given_tasks().add(grant.principal(), &id, task);
     mandated::watch(Bearer::new(gateway, grant.caller(), request, handle), grant);
     let result = result.value().as_object().map(|all| all.edited(&[Edit::Set("task", shape::under(task, &id))]));
     result.map(Outcome::Complete).ok_or_else(|| Failure::after(Reason::UpstreamGarbage, "its result is no object"))

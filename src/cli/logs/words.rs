@@ -150,6 +150,10 @@ pub(super) fn outcome(record: &Value) -> (Style, String) {
     if !detail.is_empty() {
         said.push_str(&format!(": {detail}"));
     }
+    let cancelled_with = text(result, "/cancelled_with");
+    if !cancelled_with.is_empty() {
+        said.push_str(&format!("; its client said: {cancelled_with}"));
+    }
     (style, said)
 }
 

@@ -495,3 +495,19 @@ async fn what_was_made_for_a_server_goes_to_no_other_of_its_name() {
     let arrived = new.seen("tools/call");
     assert_eq!((arrived.len(), new.seen("tools/list").len()), (1, 0));
 }
+
+#[tokio::test]
+async fn what_is_said_in_words_of_ours_goes_to_no_server_that_became_modern() {
+    let fake = modern_fake(|seen: Seen| async move { seen.result(json!({ "resultType": "complete" })) }).await;
+    let upstreams = upstreams(entry(fake.transport()));
+    let params = json!({ "notifications": { (crate::upstream::TASKS_OF_2025): ["inner"] } });
+    let outgoing = Outgoing {
+        method: "subscriptions/listen".to_owned(),
+        params: Json::of(&params),
+        name: None,
+        ..tool_call("t", json!({}))
+    };
+    let refused = failed(outcome(upstreams.send(dispatch(1, outgoing))).await);
+    assert_eq!((refused.reason, refused.may_have_acted), (Reason::UpstreamGarbage, false));
+    assert!(!fake.seen.lock().unwrap().iter().any(|seen| seen.body.to_string().contains("inner")));
+}

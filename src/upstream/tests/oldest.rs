@@ -420,3 +420,32 @@ async fn streams_are_closed_when_the_gateway_stops() {
     let down = downs.lock().unwrap()[0].clone();
     tokio::time::timeout(Duration::from_secs(10), down.events.closed()).await.expect("the stream stays open");
 }
+
+#[tokio::test]
+async fn changed_roots_are_told_in_a_session_and_with_nothing_that_was_taken_back() {
+    let fake = plain().await;
+    let entry = entry(fake.transport());
+    let upstreams = upstreams(entry.clone());
+    let entry = Arc::new(entry);
+    let taken_back = tokio_util::sync::CancellationToken::new();
+    let mut outgoing = tool_call("t", json!({}));
+    let declared = json!({ "roots": { "listChanged": true } });
+    outgoing.params = Json::of(&json!({ "name": "t", "arguments": {},
+        "_meta": { "io.modelcontextprotocol/clientCapabilities": declared } }));
+    let header = CredentialHeader::new(http::header::AUTHORIZATION, "Bearer own".to_owned().into());
+    let credential = Some(header.standing(&taken_back));
+    completed(outcome(upstreams.send(Dispatch { credential, ..dispatch(1, outgoing) })).await);
+    upstreams.roots_changed(&entry, principal(1)).await;
+    let told = fake.saw(|seen| seen.method() == "notifications/roots/list_changed").await;
+    assert_eq!(told.header("authorization"), Some("Bearer own"));
+    upstreams.roots_changed(&entry, principal(2)).await;
+    taken_back.cancel();
+    upstreams.roots_changed(&entry, principal(1)).await;
+    // What is said after that comes after that.
+    let mut other = tool_call("t", json!({}));
+    other.params = Json::of(&json!({ "name": "t", "arguments": {},
+        "_meta": { "io.modelcontextprotocol/clientCapabilities": declared } }));
+    completed(outcome(upstreams.send(dispatch(1, other))).await);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(fake.seen("notifications/roots/list_changed").len(), 1, "neither another's nor what was taken back");
+}
