@@ -313,6 +313,8 @@ impl Mandates {
 fn changed(mandate: &Mandate, row: &Row) -> Result<Change, Failure> {
     let put = Action::Put { owner: row.owner.clone(), body: body(mandate)?, expires_at_us: Some(gone_us(mandate)) };
     Ok(Change::new(MANDATES, row.key.as_str(), Expect::Version(row.version), put))
+}
+
 /// What a look at some mandates has found.
 #[derive(Debug)]
 pub struct Looked {
