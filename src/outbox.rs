@@ -39,7 +39,7 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of the documentation.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ApprovalRequested,
         Self::AgentSuspended,
         Self::ServerSuspended,

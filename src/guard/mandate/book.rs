@@ -410,17 +410,18 @@ mod tests {
         for _ in 0..count {
             keep(&mandate(None)).await;
         }
-        let (over, _) = mandates.untold(None).await.unwrap();
+        let Looked { untold: over, .. } = mandates.untold(None).await.unwrap();
         let expired = mandates.expire(over.clone()).await.unwrap();
         let epochs: std::collections::BTreeSet<_> = expired.iter().map(|(_, epoch)| *epoch).collect();
         assert_eq!((expired.len(), epochs.len()), (count, 2), "one for each change that they fit into");
         assert!(mandates.expire(over).await.unwrap().is_empty(), "another replica has seen the same");
-        assert!(mandates.untold(None).await.unwrap().0.is_empty(), "whoever ended them is about to tell");
+        assert!(mandates.untold(None).await.unwrap().untold.is_empty(), "whoever ended them is about to tell");
         // One that was ended long ago, and whoever did that was stopped before it was on the record.
         let late = mandate(Some(2));
         keep(&late).await;
-        let untold =
-            async || mandates.untold(None).await.unwrap().0.into_iter().map(|(found, _)| found.id).collect::<Vec<_>>();
+        let untold = async || {
+            mandates.untold(None).await.unwrap().untold.into_iter().map(|(found, _)| found.id).collect::<Vec<_>>()
+        };
         assert_eq!(untold().await, [late.id.clone()]);
         mandates.tell(&late.id).await.unwrap();
         assert!(untold().await.is_empty());

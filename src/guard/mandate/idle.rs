@@ -223,6 +223,7 @@ mod tests {
             opener: "user:corp/anna".to_owned(),
             opener_key: None,
             opened_by: None,
+            bearer: None,
             purpose: String::new(),
             above: Vec::new(),
             tools: None,
