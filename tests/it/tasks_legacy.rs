@@ -229,7 +229,7 @@ for line in sys.stdin:
 
 #[tokio::test]
 async fn what_a_process_tells_of_a_task_reaches_the_legacy_client_that_follows_or_awaits_it() {
-    let (_issuer, _directory, _gateway, client) = started_process(EXPERIMENT, |setup| setup).await;
+    let (issuer, _directory, gateway, client) = started_process(EXPERIMENT, |setup| setup).await;
     let (_, session) = client.initialize("2025-11-25").await;
     let mut stream = own_stream(&client, &session).await;
     let id = follow(&client, &session).await;
