@@ -4,6 +4,8 @@
 //! servers of a hundred tools. Every figure is the median of its runs. What one whole call costs us is measured behind
 //! them, with CPU time.
 #![expect(clippy::print_stdout, clippy::indexing_slicing, reason = "a benchmark prints its results")]
+// The gateway is answered from within one future here, which the server elsewhere boxes.
+#![recursion_limit = "256"]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

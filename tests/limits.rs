@@ -91,7 +91,6 @@ const PACE: &[&str] = &[
     "BREAK_GLASS_ASKED_FOR_US",
     "BREAK_GLASS_KEPT_FOR_US",
     "ACCESS_WISH_KEPT_FOR_US",
-    "REVIEW_KEPT",
     "COUNT_KEPT",
 ];
 

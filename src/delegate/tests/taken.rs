@@ -251,9 +251,10 @@ async fn what_is_not_taken_back_yet_is_kept_sealed_until_it_is_and_a_row_that_wa
     assert!(rows.noted.load(Ordering::SeqCst) - before <= 200_usize.div_ceil(limit::SHELF_CHANGES_MAX));
     // Where there is no place it is said, and tried for as long as this process lives.
     world.answers_at("/revoke", 503, json!("down"));
-    world.ask(&alice, None).await.unwrap();
+    let (bob, _) = world.caller("bob", 600).await;
+    world.ask(&bob, None).await.unwrap();
     rows.full.store(true, Ordering::SeqCst);
-    assert_eq!(world.delegate.take_back(&subject("alice")).await.unwrap()[0].state, Taken::Pending);
+    assert_eq!(world.delegate.take_back(&subject("bob")).await.unwrap()[0].state, Taken::Pending);
     assert!(rows.owed.lock().unwrap().is_empty());
 }
 
