@@ -45,7 +45,7 @@ async fn called(arguments: &CallArguments) -> Result<Value, String> {
     let given = Value::Object(given);
     if std::env::var_os(variable).is_some() {
         let token = super::stdio::token(Some(variable), None).await?;
-        return Client::new(&url, token)?.call(&arguments.tool, &given).await;
+        return Client::new(&url, token.as_ref())?.call(&arguments.tool, &given).await;
     }
     let answer = Client::logged_in(&url)?.call(&arguments.tool, &given).await;
     answer.map_err(|problem| format!("{problem}; a demo's token: {variable}=$(bailiwick token alice)"))

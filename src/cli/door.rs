@@ -94,7 +94,7 @@ impl Remote {
     fn at(url: &Url) -> Result<Self, ClientError> {
         let unreachable = |problem| ClientError::Unreachable { place: url.to_string(), problem };
         let way = match std::env::var(TOKEN_VARIABLE) {
-            Ok(token) => Way::with_token(url, Some(SecretString::from(token))),
+            Ok(token) => Way::with_token(url, Some(&SecretString::from(token))),
             // Whoever types a command can log in; a program cannot.
             Err(_) => {
                 let asking = if std::io::stderr().is_terminal() { Asking::Allowed } else { Asking::Never };

@@ -100,7 +100,7 @@ impl Bridge {
     async fn of(url: &Url, arguments: &StdioArguments) -> Result<Self, String> {
         let token = token(arguments.token_env.as_deref(), arguments.token_file.as_deref()).await?;
         let way = match token {
-            Some(token) => Way::with_token(url, Some(token))?,
+            Some(token) => Way::with_token(url, Some(&token))?,
             None => Way::with_login(url, Login::new(url, arguments.login.clone(), Asking::Allowed)?)?,
         };
         Self::new(url, way)

@@ -300,7 +300,7 @@ fn failed(circuits: &Places<Circuit>, number: u64, server: u64, end: End, (perce
 
 /// Counts for every mandate that counts; the outermost of those that trip is what is told, because what is below it ends
 /// with it.
-fn outermost<'a>(held: &'a Held, count: impl Fn(&MandateId) -> Option<String>) -> Option<(&'a MandateId, String)> {
+fn outermost(held: &Held, count: impl Fn(&MandateId) -> Option<String>) -> Option<(&MandateId, String)> {
     let trips = held.all().filter_map(|mandate| Some((&mandate.id, count(&mandate.id)?)));
     trips.fold(None, |first, trip| first.or(Some(trip)))
 }

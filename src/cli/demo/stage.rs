@@ -116,15 +116,15 @@ impl Stage {
 
     /// An assistant of that person.
     pub(super) fn assistant(&self, user: &str) -> Result<Client, String> {
-        self.client(self.issuer.mint(&MintRequest { user: user.to_owned(), ..MintRequest::default() })?)
+        self.client(&self.issuer.mint(&MintRequest { user: user.to_owned(), ..MintRequest::default() })?)
     }
 
     /// An agent that acts on its own, as that client.
     pub(super) fn software(&self, client: &str) -> Result<Client, String> {
-        self.client(self.issuer.mint_for_client(client)?)
+        self.client(&self.issuer.mint_for_client(client)?)
     }
 
-    fn client(&self, token: SecretString) -> Result<Client, String> {
+    fn client(&self, token: &SecretString) -> Result<Client, String> {
         let url = self.url();
         Client::new(&Url::parse(&url).map_err(|error| format!("{url}: {error}"))?, Some(token))
     }

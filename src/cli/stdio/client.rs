@@ -24,7 +24,7 @@ impl Client {
     ///
     /// # Errors
     /// When the URL is not `https:` and not on this machine, or TLS cannot be set up.
-    pub fn new(url: &Url, token: Option<SecretString>) -> Result<Self, String> {
+    pub fn new(url: &Url, token: Option<&SecretString>) -> Result<Self, String> {
         Ok(Self { remote: Remote::new(url, Way::with_token(url, token)?)? })
     }
 

@@ -34,7 +34,7 @@ async fn bench(pipeline: Scripted, token: Option<&str>) -> Bench {
     tokio::spawn(serve(front, listener, None, Arc::new(crate::lanes::Lanes::none()), shutdown.clone()));
     let (input, theirs) = tokio::io::duplex(64 * 1024);
     let (ours, output) = tokio::io::duplex(64 * 1024);
-    let bridge = Bridge::new(&url, Way::with_token(&url, token.map(SecretString::from)).unwrap()).unwrap();
+    let bridge = Bridge::new(&url, Way::with_token(&url, token.map(SecretString::from).as_ref()).unwrap()).unwrap();
     let bridge = tokio::spawn(bridge.run(theirs, ours));
     Bench { pipeline, input, output: BufReader::new(output).lines(), bridge, _serving: shutdown.drop_guard() }
 }
@@ -216,7 +216,7 @@ async fn so_many_requests_are_open_at_once_and_the_next_waits_for_one_of_them() 
     let url = slow_gateway(Arc::clone(&permits), Arc::clone(&arrived)).await;
     let (mut input, theirs) = tokio::io::duplex(1024 * 1024);
     let (ours, output) = tokio::io::duplex(64 * 1024);
-    let way = Way::with_token(&url, Some(SecretString::from("ann"))).unwrap();
+    let way = Way::with_token(&url, Some(&SecretString::from("ann"))).unwrap();
     let bridge = tokio::spawn(Bridge::new(&url, way).unwrap().run(theirs, ours));
     for id in 0..=limit::BRIDGE_REQUESTS_MAX as u64 {
         input.write_all(format!("{}\n", modern(id, "tools/list", json!({}))).as_bytes()).await.unwrap();

@@ -49,8 +49,8 @@ impl Way {
     ///
     /// # Errors
     /// When the URL is not `https:` and not on this machine, or TLS cannot be set up.
-    pub(in crate::cli) fn with_token(url: &Url, token: Option<SecretString>) -> Result<Self, String> {
-        Self::new(url, Token::Given(token.as_ref().map(Carried::bearer).transpose()?))
+    pub(in crate::cli) fn with_token(url: &Url, token: Option<&SecretString>) -> Result<Self, String> {
+        Self::new(url, Token::Given(token.map(Carried::bearer).transpose()?))
     }
 
     /// To the gateway at `url`, with what a login there gets.

@@ -422,7 +422,7 @@ mod tests {
         let untold = async || {
             mandates.untold(None).await.unwrap().untold.into_iter().map(|(found, _)| found.id).collect::<Vec<_>>()
         };
-        assert_eq!(untold().await, [late.id.clone()]);
+        assert_eq!(untold().await, std::slice::from_ref(&late.id));
         mandates.tell(&late.id).await.unwrap();
         assert!(untold().await.is_empty());
     }

@@ -57,7 +57,7 @@ async fn a_child_of_a_gateway_that_is_an_ordinary_user_reaches_as_little_and_sta
     if !std::path::Path::new(PYTHON).exists() {
         return untested("a child of an ordinary user, which needs /usr/bin/python3");
     }
-    let Some(place) = Place::started("process = { processes_max = 20 }", PYTHON, Setup::as_nobody).await else {
+    let Some(place) = Place::started("process = { processes_max = 20 }", PYTHON, Setup::of_nobody).await else {
         return;
     };
     // A process that is not dumpable keeps everybody out but root.

@@ -80,8 +80,8 @@ async fn approve(fed: &Fed, request: &str) -> Answer {
 
 /// A token of after the sign-out that the record told of last.
 fn later(fed: &Fed, name: &str) -> Client {
-    let sign_outs = fed.ordered().into_iter().filter(|record| record["revocation"]["mode"] == "sign_out");
-    let before = sign_outs.last().unwrap()["revocation"]["issued_before"].as_i64().unwrap();
+    let mut sign_outs = fed.ordered().into_iter().filter(|record| record["revocation"]["mode"] == "sign_out");
+    let before = sign_outs.next_back().unwrap()["revocation"]["issued_before"].as_i64().unwrap();
     let mut claims = fed.issuer.claims(name, &["developers"], &fed.gateway.resource());
     claims["iat"] = json!(before + 1);
     fed.gateway.client(&fed.issuer.sign(&claims))

@@ -119,6 +119,12 @@ impl Client {
         self.send(request).await
     }
 
+    /// Whether it answers a GET well; whoever begins or ends just now does not.
+    pub async fn is_well(&self) -> bool {
+        let answer = self.http.get(&self.url).timeout(std::time::Duration::from_secs(30)).send().await;
+        answer.is_ok_and(|answer| answer.status() == 200)
+    }
+
     /// A modern tool call over a connection of its own: its status and its answer, or that there was no connection,
     /// or none to the end.
     #[expect(clippy::disallowed_methods, reason = "a test's client needs no SSRF guard")]

@@ -196,7 +196,7 @@ impl Setup {
     }
 
     /// Runs the gateway as a user who is nobody in particular, where we are root.
-    pub fn as_nobody(mut self) -> Self {
+    pub fn of_nobody(mut self) -> Self {
         self.under = if rustix::process::geteuid().is_root() { Under::Nobody } else { Under::Nothing };
         self
     }
@@ -404,9 +404,7 @@ impl Gateway {
         self.begin();
         let health = Client::new(&format!("{}/healthz", self.url), None);
         for _ in 0..500 {
-            if tokio::net::TcpStream::connect(self.url.rsplit('/').next().unwrap()).await.is_ok()
-                && health.bare(reqwest::Method::GET, &[]).await.status == 200
-            {
+            if health.is_well().await {
                 return;
             }
             if let Some(status) = self.process.as_mut().and_then(|process| process.try_wait().unwrap()) {

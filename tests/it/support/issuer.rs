@@ -263,7 +263,7 @@ async fn token(
     Form(form): Form<HashMap<String, String>>,
 ) -> Response {
     let bound = match keys.binds.load(Ordering::SeqCst).then(|| bound(&keys.url, &headers)) {
-        Some(Err(refused)) => return refused,
+        Some(Err(refused)) => return *refused,
         Some(Ok(confirmation)) => Some(confirmation),
         None => None,
     };
@@ -302,10 +302,10 @@ async fn token(
 }
 
 /// To which key a token is bound that is asked for like this (RFC 9449).
-fn bound(url: &str, headers: &axum::http::HeaderMap) -> Result<Value, Response> {
+fn bound(url: &str, headers: &axum::http::HeaderMap) -> Result<Value, Box<Response>> {
     let refuse = |error: &str| {
         let told = [("dpop-nonce", "the-issuers-nonce")];
-        (StatusCode::BAD_REQUEST, told, Json(json!({ "error": error }))).into_response()
+        Box::new((StatusCode::BAD_REQUEST, told, Json(json!({ "error": error }))).into_response())
     };
     let proof = headers.get("dpop").ok_or_else(|| refuse("invalid_dpop_proof"))?;
     let (claims, confirmation) = super::holder::proven(proof.to_str().unwrap());
