@@ -3,6 +3,6 @@
 use bailiwick::delegate::Grant;
 use bailiwick::guard::Cleared;
 
-pub fn forge(cleared: Cleared, other: Grant) -> Grant {
-    Grant { cleared, ..other } //~ E0451 private
+pub fn forge(cleared: Cleared) -> Grant {
+    Grant(cleared) //~ E0423 private
 }
