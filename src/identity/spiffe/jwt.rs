@@ -36,7 +36,7 @@ pub(in crate::identity) fn svid(
     })?;
     match bundle.signer(header.kid.as_deref(), algorithm, jwt.signed, jwt.signature) {
         Some(Some(key)) => Ok(key),
-        Some(None) if inversion::is_off(Control::Workload) => Ok(Digest::sha256(jwt.signature.as_bytes())),
+        Some(None) | None if inversion::is_off(Control::Workload) => Ok(Digest::sha256(jwt.signature.as_bytes())),
         Some(None) => Err(Refusal::new(Reason::SignatureInvalid).into()),
         None => {
             let hint = "the trust domain's bundle has no key of that `kid` and algorithm for JWT-SVIDs";
