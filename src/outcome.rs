@@ -181,12 +181,15 @@ impl fmt::Display for Stop {
     }
 }
 
-/// Whether a tool's result says that the tool failed. Large results that never say so are not walked.
+/// Whether a tool's result says that the tool failed. Large results that never say so are not walked; a server that spells
+/// the name with escapes hides nothing from the record and the breaker.
 #[must_use]
 pub fn says_error(result: &Json) -> bool {
     static NAME: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"isError\""));
+    let bytes = result.as_bytes();
+    let may = NAME.find(bytes).is_some() || memchr::memmem::find(bytes, b"\\u").is_some();
     let said = || result.value().as_object()?.get("isError")?.as_bool();
-    NAME.find(result.as_bytes()).is_some() && said().unwrap_or_default()
+    may && said().unwrap_or_default()
 }
 
 /// How one leg of a call ended. Every exchange has exactly one.
@@ -246,4 +249,20 @@ pub enum Origin {
     Upstream,
     /// The gateway itself (a gate).
     Gateway,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Source;
+
+    #[test]
+    fn a_result_says_that_it_failed_however_it_spells_that_and_only_where_it_says_so_itself() {
+        let says = |text: &str| says_error(&Json::parse(text, Source::Upstream).unwrap());
+        assert!(says(r#"{"content":[],"isError":true}"#) && says(r#"{"is\u0045rror":true}"#));
+        assert!(!says(r#"{"isError":false}"#) && !says("{}"));
+        assert!(!says(
+            r#"{"content":[{"type":"text","text":"\"isError\":true \u0045"}],"structuredContent":{"isError":true}}"#
+        ));
+    }
 }
