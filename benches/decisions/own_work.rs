@@ -9,7 +9,9 @@ use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bailiwick::config::Overrides;
@@ -23,6 +25,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use secrecy::ExposeSecret as _;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,7 +35,10 @@ use super::Result;
 mod upstream;
 
 /// Calls in one turn; the turns of the two change places, and each figure is the median of its turns.
-const CALLS: u32 = 1_000;
+const CALLS: u32 = 1_600;
+/// Calls that are under way at once. One at a time each of them has a thread that goes to sleep and wakes up for every step
+/// of it, which is no work of ours; with more of them threads find something to do.
+const AT_ONCE: [u32; 2] = [1, 16];
 const TURNS: usize = 9;
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -62,12 +68,20 @@ pub fn is_upstream() -> Result<bool> {
 /// Measures, and prints.
 pub fn print() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (through, alone) = runtime.block_on(measure())?;
-    println!("\n{:<66}  {:>12}", "µs of CPU, median of turns, one call at a time", "each");
-    println!("{:<66}  {through:>12.2}", "a warm tools/call in this process, with its server's exchange");
-    println!("{:<66}  {alone:>12.2}", "that exchange by itself, with the same client");
-    println!("{:<66}  {:>12.2}", "our own work: the difference", through - alone);
+    let [one, several] = runtime.block_on(tokio::task::LocalSet::new().run_until(measure()))?;
+    let [first, second] = AT_ONCE.map(|at_once| format!("{at_once} at once"));
+    println!("\n{:<66}  {first:>12}  {second:>12}", "µs of CPU for each call, median of turns");
+    let row = |label: &str, [one, several]: [f64; 2]| println!("{label:<66}  {one:>12.2}  {several:>12.2}");
+    row("a warm tools/call in this process, with its server's exchange", [one.through, several.through]);
+    row("that exchange by itself, with the same client", [one.alone, several.alone]);
+    row("our own work: the difference", [one.through - one.alone, several.through - several.alone]);
     Ok(())
+}
+
+/// What one call costs, µs of CPU.
+struct Cost {
+    through: f64,
+    alone: f64,
 }
 
 /// The server, which ends with us.
@@ -81,7 +95,7 @@ impl Drop for Upstream {
     }
 }
 
-async fn measure() -> Result<(f64, f64)> {
+async fn measure() -> Result<[Cost; 2]> {
     let mut child = Command::new(std::env::current_exe()?);
     let mut child = child.arg("upstream").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
@@ -108,28 +122,59 @@ async fn measure() -> Result<(f64, f64)> {
     let token = issuer.mint(&MintRequest { user: "alice".to_owned(), ..MintRequest::default() })?;
     let caller = Caller { front, host: listen.to_string(), token: format!("Bearer {}", token.expose_secret()) };
     let client = upstream_client(EgressPolicy::server(true), Duration::from_secs(5))?;
+    let (caller, client, upstream) = (Rc::new(caller), Rc::new(client), Rc::<str>::from(upstream));
 
     caller.until_listed().await?;
-    let (mut through, mut alone, mut number) = (Vec::new(), Vec::new(), 0);
-    for turn in 0..=TURNS {
-        let before = cpu()?;
-        for _ in 0..CALLS {
-            number += 1;
-            caller.call(number).await?;
+    let mut costs = Vec::new();
+    for at_once in AT_ONCE {
+        let (mut through, mut alone) = (Vec::new(), Vec::new());
+        for turn in 0..=TURNS {
+            let before = cpu()?;
+            let call = |number| {
+                let caller = Rc::clone(&caller);
+                async move { caller.call(number).await }
+            };
+            all(at_once, call).await?;
+            let between = cpu()?;
+            let asked = |number| {
+                let (client, upstream) = (Rc::clone(&client), Rc::clone(&upstream));
+                async move { exchange(&client, &upstream, number).await }
+            };
+            all(at_once, asked).await?;
+            // The first turn only warms up.
+            if turn > 0 {
+                through.push(between.saturating_sub(before) / CALLS);
+                alone.push(cpu()?.saturating_sub(between) / CALLS);
+            }
         }
-        let between = cpu()?;
-        for _ in 0..CALLS {
-            exchange(&client, &upstream, number).await?;
-        }
-        // The first turn only warms up.
-        if turn > 0 {
-            through.push(between.saturating_sub(before) / CALLS);
-            alone.push(cpu()?.saturating_sub(between) / CALLS);
-        }
+        let [through, alone] = [through, alone].map(|times| super::median(times.into_iter()));
+        costs.push(Cost { through, alone });
     }
     served.stop("the benchmark is over").await;
     stop.cancel();
-    Ok((super::median(through.into_iter()), super::median(alone.into_iter())))
+    costs.try_into().map_err(|_| "a row is missing".into())
+}
+
+/// One turn: so many calls, so many of them at once. No two have the same number.
+async fn all<F: Future<Output = Result<()>> + 'static>(
+    at_once: u32,
+    call: impl Fn(u64) -> F + Clone + 'static,
+) -> Result<()> {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    let mut under_way = JoinSet::new();
+    for _ in 0..at_once {
+        let call = call.clone();
+        under_way.spawn_local(async move {
+            for _ in 0..CALLS / at_once {
+                call(NUMBER.fetch_add(1, Ordering::Relaxed)).await?;
+            }
+            Result::Ok(())
+        });
+    }
+    while let Some(done) = under_way.join_next().await {
+        done??;
+    }
+    Ok(())
 }
 
 fn issuer(resource: &str) -> Result<DemoOptions> {

@@ -43,8 +43,6 @@ pub async fn crash(world: &World, kills: usize) -> Result<()> {
             duration: Duration::from_secs(60),
             tokens: Arc::clone(&gateway.tokens),
             ask: Ask::Call(format!("s0__{ECHO}")),
-            pause: Duration::ZERO,
-            may_be_refused: false,
         }));
         tokio::time::sleep(moment(number)).await;
         let killed = Instant::now();

@@ -23,10 +23,6 @@ pub struct Load {
     pub tokens: Arc<Vec<String>>,
     /// What is asked.
     pub ask: Ask,
-    /// Each connection waits this long between two requests.
-    pub pause: Duration,
-    /// Refusals for haste are counted, not an error.
-    pub may_be_refused: bool,
 }
 
 /// What is asked.
@@ -40,10 +36,8 @@ pub enum Ask {
 
 /// How it went.
 pub struct Row {
-    /// Answers, refusals aside.
+    /// Answers.
     pub answers: u64,
-    /// Answers with 429.
-    pub refused: u64,
     /// Wall time.
     pub elapsed: Duration,
     /// Bytes of the last answer.
@@ -55,10 +49,9 @@ pub struct Row {
 impl Row {
     /// Several rows as one.
     pub fn of_all(rows: Vec<Self>) -> Self {
-        let mut all = Self { answers: 0, refused: 0, elapsed: Duration::ZERO, answer_bytes: 0, latencies: Vec::new() };
+        let mut all = Self { answers: 0, elapsed: Duration::ZERO, answer_bytes: 0, latencies: Vec::new() };
         for row in rows {
             all.answers += row.answers;
-            all.refused += row.refused;
             all.elapsed += row.elapsed;
             all.answer_bytes = all.answer_bytes.max(row.answer_bytes);
             all.latencies.extend(row.latencies);
@@ -80,7 +73,10 @@ impl Row {
 }
 
 /// Arguments are never the same, not even in another row.
-static SERIAL: AtomicU64 = AtomicU64::new(1);
+pub fn serial() -> u64 {
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
+    SERIAL.fetch_add(1, Ordering::Relaxed)
+}
 
 /// Drives one row; every answer is looked at, and a wrong one ends the benchmark.
 pub async fn drive(load: Load) -> Result<Row> {
@@ -96,11 +92,10 @@ pub async fn drive(load: Load) -> Result<Row> {
         .enumerate()
         .map(|(index, connection)| tokio::spawn(drive_one(Arc::clone(&load), connection, index, end)))
         .collect();
-    let mut row = Row { answers: 0, refused: 0, elapsed: Duration::ZERO, answer_bytes: 0, latencies: Vec::new() };
+    let mut row = Row { answers: 0, elapsed: Duration::ZERO, answer_bytes: 0, latencies: Vec::new() };
     for task in tasks {
         let part = task.await??;
         row.answers += part.answers;
-        row.refused += part.refused;
         row.answer_bytes = row.answer_bytes.max(part.answer_bytes);
         row.latencies.extend(part.latencies);
     }
@@ -110,28 +105,21 @@ pub async fn drive(load: Load) -> Result<Row> {
 }
 
 async fn drive_one(load: Arc<Load>, mut connection: Connection, index: usize, end: Instant) -> Result<Row> {
-    let mut row = Row { answers: 0, refused: 0, elapsed: Duration::ZERO, answer_bytes: 0, latencies: Vec::new() };
+    let mut row = Row { answers: 0, elapsed: Duration::ZERO, answer_bytes: 0, latencies: Vec::new() };
     let mut person = index;
     while Instant::now() < end {
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let serial = serial();
         let token = load.tokens.get(person % load.tokens.len().max(1)).map(String::as_str);
         let (headers, body) = request(&load.ask, token, serial);
         let sent = Instant::now();
         let answer = connection.post(&load.path, &headers, &body).await?;
         let took = sent.elapsed();
         person = (person + load.connections) % PEOPLE;
-        if answer.status == 429 && load.may_be_refused {
-            row.refused += 1;
-        } else {
-            check(&load.ask, &answer, serial)?;
-            row.answers += 1;
-            row.answer_bytes = answer.body.len();
-            // Tenths of a microsecond; seven minutes at most.
-            row.latencies.push(u32::try_from(took.as_nanos() / 100).unwrap_or(u32::MAX));
-        }
-        if !load.pause.is_zero() {
-            tokio::time::sleep(load.pause).await;
-        }
+        check(&load.ask, &answer, serial)?;
+        row.answers += 1;
+        row.answer_bytes = answer.body.len();
+        // Tenths of a microsecond; seven minutes at most.
+        row.latencies.push(u32::try_from(took.as_nanos() / 100).unwrap_or(u32::MAX));
     }
     Ok(row)
 }

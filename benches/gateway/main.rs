@@ -23,6 +23,7 @@ mod parts;
 mod process;
 mod replicas;
 mod revoke;
+mod turns;
 mod upstream;
 mod world;
 
@@ -103,10 +104,10 @@ async fn run(options: &Options) -> Result<()> {
         parts::start(&world).await?;
     }
     if wanted("noisy") {
-        parts::noisy(&world, options.duration).await?;
+        turns::noisy(&world, options.duration).await?;
     }
     if wanted("sick") {
-        parts::sick(&world, options.duration).await?;
+        turns::sick(&world, options.duration).await?;
     }
     if wanted("revoke") {
         revoke::revoke(&world).await?;

@@ -1,15 +1,14 @@
 //! The parts of the benchmark and the tables that they print.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Result;
 use crate::client::Connection;
-use crate::load::{Ask, Load, Row, drive, request};
+use crate::load::{Ask, Load, Row, drive};
 use crate::process::Process;
 use crate::upstream::ECHO;
-use crate::world::{Gateway, ILLNESSES, META, PEOPLE, Setup, World};
+use crate::world::{Gateway, META, PEOPLE, Setup, World};
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
 pub const WARM_UP: Duration = Duration::from_millis(500);
@@ -25,8 +24,6 @@ pub async fn direct(world: &World, duration: Duration) -> Result<()> {
             duration,
             tokens: Arc::new(Vec::new()),
             ask: Ask::Call(ECHO.to_owned()),
-            pause: Duration::ZERO,
-            may_be_refused: false,
         };
         drive(load(WARM_UP)).await?;
         let (row, cpu) = measured(&world.upstream, drive(load(duration))).await?;
@@ -162,124 +159,6 @@ async fn first_answer(gateway: &Gateway) -> Result<Duration> {
     Err("no answer within ten seconds".into())
 }
 
-/// What one greedy caller does to the others: the same quiet load without and with it.
-pub async fn noisy(world: &World, duration: Duration) -> Result<()> {
-    let gateway = world.gateway(&Setup { limited: true, ..Setup::default() }).await?;
-    let quiet = || Load {
-        // Person 0 is the noisy one.
-        tokens: Arc::new(gateway.tokens[1..].to_vec()),
-        pause: Duration::from_millis(10),
-        ..through(&gateway, 16, duration, Ask::Call(format!("s0__{ECHO}")))
-    };
-    let noise = || Load {
-        tokens: Arc::new(gateway.tokens[..1].to_vec()),
-        may_be_refused: true,
-        // As fast as it may on four connections.
-        ..through(&gateway, 4, duration, Ask::Call(format!("s0__{ECHO}")))
-    };
-    drive(Load { duration: WARM_UP, ..quiet() }).await?;
-    heading("16 quiet connections beside one greedy caller (CPU of the gateway)", "");
-    let (mut alone, mut beside) = (Both::default(), Both::default());
-    let (mut answered, mut refused) = (0, 0);
-    for _ in 0..TURNS {
-        alone.add(measured(&gateway.process, drive(quiet())).await?);
-        let start = gateway.process.cpu()?;
-        let (row, greedy) = tokio::try_join!(drive(quiet()), drive(noise()))?;
-        beside.add((row, gateway.process.cpu()?.saturating_sub(start)));
-        (answered, refused) = (answered + greedy.answers, refused + greedy.refused);
-    }
-    let change = compare("beside", &mut alone, &mut beside);
-    println!("the others' p99 changed by {change}; the greedy caller: {answered} answered, {refused} refused");
-    Ok(())
-}
-
-/// How often a load is driven by itself and beside something else, in turn: what else happens on the machine falls on
-/// both.
-const TURNS: usize = 6;
-
-/// What was measured in all turns of one kind.
-#[derive(Default)]
-struct Both {
-    rows: Vec<Row>,
-    cpu: Duration,
-}
-
-impl Both {
-    fn add(&mut self, (row, cpu): (Row, Duration)) {
-        self.rows.push(row);
-        self.cpu += cpu;
-    }
-
-    fn print(&mut self, label: &str) -> (f64, Vec<f64>) {
-        let each: Vec<f64> = self.rows.iter().map(|row| row.latency_ms(990)).collect();
-        let row = Row::of_all(std::mem::take(&mut self.rows));
-        print_row(label, &row, self.cpu);
-        (row.latency_ms(990), each)
-    }
-}
-
-/// Prints both; answers the change of the p99 over all turns, with what it was in single turns.
-fn compare(label: &str, alone: &mut Both, beside: &mut Both) -> String {
-    let (before, mut each_before) = alone.print("alone");
-    let (after, each_after) = beside.print(label);
-    let percent = |before: f64, after: f64| (after / before - 1.0) * 100.0;
-    let mut each: Vec<f64> =
-        each_before.iter().zip(&each_after).map(|(before, after)| percent(*before, *after)).collect();
-    each.sort_by(f64::total_cmp);
-    let (low, high) = (each.first().copied().unwrap_or(f64::NAN), each.last().copied().unwrap_or(f64::NAN));
-    // How far two measurements of the same thing are apart: less than that cannot be seen.
-    each_before.sort_by(f64::total_cmp);
-    let (least, most) =
-        (each_before.first().copied().unwrap_or(f64::NAN), each_before.last().copied().unwrap_or(f64::NAN));
-    format!(
-        "{:+.1} % (single turns {low:+.1} to {high:+.1} %; alone it was {least:.2} to {most:.2} ms)",
-        percent(before, after)
-    )
-}
-
-/// What sick servers do to the others: the same quiet load without, and beside, callers of each.
-pub async fn sick(world: &World, duration: Duration) -> Result<()> {
-    let (_sick, address) = Process::ourselves("upstream")?;
-    let gateway = world.gateway(&Setup { sick: Some(address.parse()?), ..Setup::default() }).await?;
-    let quiet = || Load {
-        pause: Duration::from_millis(10),
-        ..through(&gateway, 16, duration, Ask::Call(format!("s0__{ECHO}")))
-    };
-    drive(Load { duration: WARM_UP, ..quiet() }).await?;
-    heading("16 quiet connections beside callers of a sick server (CPU of the gateway)", "");
-    for (index, illness) in ILLNESSES.into_iter().enumerate() {
-        let tool = format!("s{}__{ECHO}", index + 1);
-        let (mut alone, mut beside) = (Both::default(), Both::default());
-        for _ in 0..TURNS {
-            alone.add(measured(&gateway.process, drive(quiet())).await?);
-            let callers: Vec<_> = (0..4)
-                .map(|caller| tokio::spawn(suffering(gateway.address, gateway.tokens[caller].clone(), tool.clone())))
-                .collect();
-            let measured = measured(&gateway.process, drive(quiet())).await;
-            let ended = callers.iter().filter(|caller| caller.is_finished()).count();
-            callers.iter().for_each(tokio::task::JoinHandle::abort);
-            if ended > 0 {
-                return Err("a caller of a sick server could not go on".into());
-            }
-            beside.add(measured?);
-        }
-        let change = compare(illness, &mut alone, &mut beside);
-        println!("a server that {illness}: the others' p99 changed by {change}");
-    }
-    Ok(())
-}
-
-/// Calls a tool for ever, whatever comes of it.
-async fn suffering(address: SocketAddr, token: String, tool: String) {
-    for serial in 800_000_000_u64.. {
-        let (headers, body) = request(&Ask::Call(tool.clone()), Some(&token), serial);
-        let called = async { Connection::open(address).await?.post("/mcp", &headers, &body).await };
-        // That it ends, by an answer, a failure or a broken stream, is all that is asked of it.
-        let _ = called.await;
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 pub fn through(gateway: &Gateway, connections: usize, duration: Duration, ask: Ask) -> Load {
     Load {
         address: gateway.address,
@@ -288,8 +167,6 @@ pub fn through(gateway: &Gateway, connections: usize, duration: Duration, ask: A
         duration,
         tokens: Arc::clone(&gateway.tokens),
         ask,
-        pause: Duration::ZERO,
-        may_be_refused: false,
     }
 }
 
