@@ -21,6 +21,12 @@ impl Gateway {
         let known = self.revocation_epoch();
         let epoch = self.store.revoke(revocation).await?;
         self.standing.compare(RevocationEpoch(known.0.saturating_add(1)), epoch)?;
+        // Where nothing else has changed it is in force at once: reading the store takes several turns of its threads, each
+        // of which waits for a processor that is busy.
+        if self.live.revocations.add(epoch, revocation) {
+            self.put(None);
+            self.decided_anew();
+        }
         // In force before it is on the record: a full disk must not keep a door open.
         if let Err(failure) = self.take_revocations().await {
             if self.revocation_epoch() < epoch {

@@ -108,15 +108,17 @@ impl Barred {
     #[must_use]
     pub fn of(held: &[Held]) -> Self {
         let mut barred = Self::default();
-        for held in held {
-            match &held.revocation.target {
-                RevocationTarget::Agent(agent) => drop(barred.agents.insert(agent.clone())),
-                RevocationTarget::Owner(owner) => drop(barred.owners.insert(owner.clone())),
-                RevocationTarget::Server(server) => drop(barred.servers.insert(server.clone())),
-                _ => {}
-            }
-        }
+        held.iter().for_each(|held| barred.add(&held.revocation.target));
         barred
+    }
+
+    fn add(&mut self, target: &RevocationTarget) {
+        match target {
+            RevocationTarget::Agent(agent) => drop(self.agents.insert(agent.clone())),
+            RevocationTarget::Owner(owner) => drop(self.owners.insert(owner.clone())),
+            RevocationTarget::Server(server) => drop(self.servers.insert(server.clone())),
+            _ => {}
+        }
     }
 }
 
@@ -182,7 +184,7 @@ pub struct Revocations {
 }
 
 /// Indexed by what a token can be looked up by, so that ten thousand revocations cost a call no more than one.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Snapshot {
     epoch: RevocationEpoch,
     barred: Arc<Barred>,
@@ -223,6 +225,13 @@ impl Revocations {
         }
         let new = Arc::new(snapshot);
         self.snapshot.rcu(|old| if old.epoch > new.epoch { Arc::clone(old) } else { Arc::clone(&new) });
+    }
+
+    /// Adds one to what is in force, where it is all that its epoch has changed; whether it is in force.
+    pub fn add(&self, epoch: RevocationEpoch, revocation: &Revocation) -> bool {
+        let next = |old: &Snapshot| (old.epoch.0.checked_add(1) == Some(epoch.0)).then(|| old.with(epoch, revocation));
+        let before = self.snapshot.rcu(|old| next(old).map_or_else(|| Arc::clone(old), Arc::new));
+        before.epoch.0.checked_add(1) == Some(epoch.0)
     }
 
     /// Whether somebody may act who is known by issuer and subject alone, and signed in then.
@@ -300,6 +309,15 @@ impl Identity {
 }
 
 impl Snapshot {
+    /// The same with one more.
+    fn with(&self, epoch: RevocationEpoch, revocation: &Revocation) -> Self {
+        let mut barred = Barred::clone(&self.barred);
+        barred.add(&revocation.target);
+        let mut next = Self { epoch, barred: Arc::new(barred), ..self.clone() };
+        next.add(revocation.clone());
+        next
+    }
+
     fn add(&mut self, revocation: Revocation) {
         let mode = revocation.mode;
         match revocation.target {

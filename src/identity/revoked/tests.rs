@@ -29,6 +29,48 @@ fn an_older_snapshot_never_replaces_a_newer_one() {
     assert_eq!(revocations.epoch(), RevocationEpoch(2));
 }
 
+#[test]
+fn what_is_added_by_itself_is_what_the_store_would_say_of_all() {
+    let alias = || IssuerAlias::new("corp").unwrap();
+    let targets = [
+        RevocationTarget::Token(Digest::sha256(b"token").to_string()),
+        RevocationTarget::SessionOf(alias(), "s1".into()),
+        RevocationTarget::Subject(alias(), "alice".into()),
+        RevocationTarget::Client(alias(), "desk".into()),
+        RevocationTarget::Agent(AgentId::new("bot").unwrap()),
+        RevocationTarget::Owner("user:corp/alice".into()),
+        RevocationTarget::Server(ServerId::new("files").unwrap()),
+        RevocationTarget::Credential("c1".into()),
+        RevocationTarget::Everything,
+    ];
+    let (one, all) = (Revocations::default(), Revocations::default());
+    let stopped = Stopped { servers: [ServerId::new("old").unwrap()].into(), ..Stopped::default() };
+    one.replace_with(RevocationEpoch(1), Vec::new(), stopped.clone());
+    let mut held_so_far = Vec::new();
+    for (index, target) in targets.iter().chain(&targets).enumerate() {
+        let mode = match index % 3 {
+            0 => RevocationMode::Block,
+            more => RevocationMode::SignOut { issued_before: 1_000 * more as i64 },
+        };
+        let epoch = RevocationEpoch(index as u64 + 2);
+        let next = held(target.clone(), mode);
+        assert!(one.add(epoch, &next.revocation), "{index}");
+        held_so_far.push(next);
+        all.replace_with(epoch, held_so_far.clone(), stopped.clone());
+        assert_eq!(one.snapshot.load_full(), all.snapshot.load_full(), "{index}");
+    }
+}
+
+#[test]
+fn what_is_added_after_something_that_is_not_known_yet_waits_for_the_store() {
+    let everything = held(RevocationTarget::Everything, RevocationMode::Block).revocation;
+    let revocations = Revocations::default();
+    for (epoch, added) in [(2, false), (0, false), (1, true), (1, false)] {
+        assert_eq!(revocations.add(RevocationEpoch(epoch), &everything), added, "{epoch}");
+        assert_eq!(revocations.check(&token()).is_err(), epoch == 1, "{epoch}");
+    }
+}
+
 fn held(target: RevocationTarget, mode: RevocationMode) -> Held {
     let revocation = Revocation { target, mode, actor: "host:0".into(), note: String::new(), at: 0 };
     Held { since: RevocationEpoch(1), revocation }
