@@ -171,7 +171,7 @@ async fn open(
     }
     let asked = Asked::read(request)?;
     trail.name = Some(asked.name.to_string());
-    trail.leg.declared = asked.declared()?;
+    trail.leg.declared = asked.declared(request, gateway, None)?;
     let retry = Retry::read(asked.params(), gateway.sealer(), caller.principal())?;
     if let Some(retry) = &retry {
         trail.leg = trail.leg.clone().of_call(retry.call());
@@ -192,6 +192,7 @@ async fn open(
             }
         },
     };
+    trail.leg.declared = asked.declared(request, gateway, Some(&target))?;
     trail.target = Some(target.clone());
     let arguments = asked.arguments.map(|arguments| request.message.cut(arguments));
     if tool::is(&target) {

@@ -15,11 +15,13 @@ use super::retry::Retry;
 use super::task::Augmented;
 use crate::catalog::{Target, Wanted, uri};
 use crate::delegate::Leg;
+use crate::gateway::Gateway;
 use crate::guard::Cleared;
 use crate::ids::Action;
 use crate::inversion::{self, Control};
 use crate::outcome::{Reason, Refusal};
 use crate::record::declared::Declared;
+use crate::record::hidden::Hidden;
 use crate::wire::mcp::{Era, Method, Version, meta};
 use crate::wire::{Edit, Json, Object, Outgoing, Value};
 
@@ -99,12 +101,27 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// What its client declares that it is for.
+    /// What its client declares that it is for, without what the record leaves out of its arguments; as long as nobody
+    /// knows where it goes, without whatever is left out anywhere.
     ///
     /// # Errors
     /// `parameters_invalid`.
-    pub fn declared(&self) -> Result<Option<Arc<Declared>>, Refusal> {
-        intent::read(self.params)
+    pub fn declared(
+        &self,
+        request: &Request,
+        gateway: &Gateway,
+        target: Option<&Target>,
+    ) -> Result<Option<Arc<Declared>>, Refusal> {
+        let Some(declared) = intent::read(self.params)? else { return Ok(None) };
+        let arguments = self.arguments.map(|arguments| request.message.cut(arguments));
+        let hidden = match target {
+            Some(target) => Hidden::of(&target.server().redact, target.name(), arguments.as_ref()),
+            None => Hidden::named(gateway.config().record.redact.iter(), arguments.as_ref()),
+        };
+        Ok(Some(Arc::new(match hidden {
+            Some(hidden) => declared.without(&hidden),
+            None => declared,
+        })))
     }
 
     /// Checks after authorization what the tool asks for beside its arguments: what the call is for, where that has to be
@@ -226,13 +243,11 @@ impl<'a> Asked<'a> {
 }
 
 /// What goes out with a call that was cleared. Why its client cancels is text that comes after the decision: it stays here
-/// where something about this call hung on what it says, a condition, a mandate, or what its caller has read.
+/// where something about this call hung on what it says.
 #[must_use]
 pub fn as_cleared(outgoing: Outgoing, cleared: &Cleared) -> Outgoing {
     let outgoing = if cleared.approval().is_some() { as_shown(outgoing) } else { outgoing };
-    let hangs_on_it =
-        cleared.labels().is_some() || cleared.mandate().is_some() || !cleared.permit().condition_values().is_empty();
-    Outgoing { last_words: outgoing.last_words.clone().filter(|_| !hangs_on_it), ..outgoing }
+    Outgoing { last_words: outgoing.last_words.clone().filter(|_| !cleared.hangs_on_words()), ..outgoing }
 }
 
 /// What goes out with a call that persons have said yes to: what they were shown, what its server asked since, and what the

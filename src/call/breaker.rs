@@ -84,7 +84,7 @@ pub fn followed(gateway: &Arc<Gateway>, request: &Request, of: Option<&Followed>
 fn came(gateway: &Arc<Gateway>, caller: &Caller, target: &Target, mandate: Option<&Held>, outcome: &Outcome) {
     let Some(end) = End::of(outcome) else { return };
     let (config, breaker, server) = (gateway.config(), gateway.guard().breaker(), target.server_id());
-    if let Some(closed) = breaker.tool_ended(target, caller.persona(), end, &config.breaker) {
+    if let Some(closed) = breaker.tool_ended(target, caller, end, &config) {
         gateway.tell_of_closed(target, closed);
     }
     if let Some((id, why)) = mandate.and_then(|held| breaker.ended_under(held, server, end, &config.breaker)) {

@@ -209,10 +209,10 @@ fn question(
     Ok(Outcome::InputRequired { origin: Origin::Upstream, result: object.edited(&edits), resume })
 }
 
-/// Whether a server that waits may hear how far its client is with the answer. Not where somebody approved the call, who
-/// has seen no such words, and not where labels are counted for it: nobody looks at what its caller has read until then.
+/// Whether a server that waits may hear how far its client is with the answer. Not where something about the call hung on
+/// what its caller says, because nobody looks at what is said until then; of a task nobody knows any more whether it did.
 fn is_reported(grant: &Grant, asking: Asking<'_>, resume: Resume) -> bool {
-    let is_looked_at = grant.approval().is_some() || asking.used.is_some() || grant.labels().is_some();
+    let is_looked_at = grant.hangs_on_words() || grant.is_following() || asking.used.is_some();
     asking.reports && resume.parked.is_some() && !is_looked_at
 }
 

@@ -329,7 +329,7 @@ impl<S: Source> Catalog<S> {
                 seen = slot.look(now);
             }
             until = [until, seen.until].into_iter().flatten().min();
-            is_settled &= !seen.running;
+            is_settled &= !seen.renewing;
             let renewed = shown.and_then(|kind| slot.renewed(kind, now));
             unsettled.extend(seen.wait_until.max(renewed).map(|until| (slot, seen.attempts, until)));
             let server = Arc::clone(server);

@@ -15,16 +15,26 @@ use crate::outcome::{Failure, Reason};
 use crate::wire::mcp::Kind;
 
 /// Gives the right to refresh back even when a source panics.
-struct Running {
+struct Running<C: Fn(bool)> {
     slot: Arc<Slot>,
+    changed: C,
     /// Not given back yet.
     held: bool,
 }
 
-impl Drop for Running {
+impl<C: Fn(bool)> Running<C> {
+    /// An attempt has ended. Whoever has waited for it is told last: they must find no view that was made before.
+    fn ended(&self, news: bool) {
+        (self.changed)(news);
+        self.slot.tell();
+    }
+}
+
+impl<C: Fn(bool)> Drop for Running<C> {
     fn drop(&mut self) {
         if self.held {
             self.slot.abandon();
+            self.ended(true);
         }
     }
 }
@@ -38,7 +48,7 @@ pub(super) async fn run<S: Source>(
     access: Access<S::Caller>,
     changed: impl Fn(bool) + Send + Sync,
 ) {
-    let mut running = Running { slot: Arc::clone(&slot), held: true };
+    let mut running = Running { slot: Arc::clone(&slot), changed, held: true };
     let retired = slot.shared.retired.clone();
     // A flapping server is not chased.
     if let Some(ended_at) = slot.ended_at() {
@@ -46,17 +56,18 @@ pub(super) async fn run<S: Source>(
     }
     loop {
         let attempt = attempt(&*source, &slot, &access);
-        tokio::select! {
+        let news = tokio::select! {
             biased;
             () = retired.cancelled() => break,
-            news = attempt => changed(news),
-        }
-        let Some(next) = slot.end() else {
-            // Somebody else may hold the right already.
-            running.held = false;
-            break;
+            news = attempt => news,
         };
-        if !pause(&slot, next, &changed).await {
+        // First: a view that is made from here on has to know when the list is due again.
+        let next = slot.end();
+        // Where that is never, somebody else may hold the right already.
+        running.held = next.is_some();
+        running.ended(news);
+        let Some(next) = next else { break };
+        if !pause(&slot, next, &running.changed).await {
             break;
         }
     }
@@ -207,6 +218,38 @@ fn report(slice: &Slice, old: Option<&Slice>) {
         }
         if list.dropped_count > list.dropped.len() {
             tracing::warn!(server = %slice.server(), list = kind.list_method(), count = list.dropped_count, "left out in all");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::fake::{Fake, Script, server};
+    use super::super::slot::{Pace, Shared};
+    use super::*;
+    use crate::ids::AuthorizationContext;
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_list_is_told_once_no_view_of_before_is_good_any_more() {
+        for panics in [false, true] {
+            let fake = Arc::new(Fake::default());
+            fake.set("git", Script { panics, ..Script::tools(&["log"]) });
+            let shared = Arc::new(Shared::new(Arc::new(server("git")), Pace::default(), Arc::default()));
+            let slot = Arc::new(Slot::new(shared, AuthorizationContext::Gateway));
+            assert!(slot.begin());
+            let (seen, looks) = (Arc::<Mutex<Vec<_>>>::default(), Arc::clone(&slot));
+            let voids = Arc::clone(&seen);
+            let changed = move |_| {
+                let looked = looks.look(Instant::now());
+                // What is made from here on knows when it is due again.
+                voids.lock().unwrap().push((looked.attempts, looked.slice.is_some(), looked.until.is_some()));
+            };
+            let refresh = tokio::spawn(run(fake, Arc::clone(&slot), Access::Gateway, changed)).await;
+            assert_eq!(refresh.is_err(), panics);
+            assert_eq!(*seen.lock().unwrap(), [(0, !panics, true)], "{panics}");
+            assert_eq!(slot.look(Instant::now()).attempts, 1);
         }
     }
 }

@@ -145,8 +145,8 @@ pub(super) struct Seen {
     pub(super) until: Option<Instant>,
     /// Whether a refresh should be started.
     pub(super) due: bool,
-    /// Whether one is under way.
-    pub(super) running: bool,
+    /// Whether a list is on its way that somebody may yet be made to wait for, see [`Slot::renewed`].
+    pub(super) renewing: bool,
     /// An attempt that is still worth waiting for, and how long: the first one, or one that looks at a pinned list at last.
     pub(super) wait_until: Option<Instant>,
     /// How many attempts have ended.
@@ -282,7 +282,7 @@ impl Slot {
             state: slice_state,
             until: [Some(due_at).filter(|_| !state.running), vanishes_at].into_iter().flatten().filter(later).min(),
             due: !state.running && due_at <= now,
-            running: state.running,
+            renewing: state.renewing_until(&self.shared.pace).is_some_and(|until| until > now),
             wait_until: began_at.map(|began_at| began_at + self.shared.pace.first_wait).filter(later),
             attempts,
         }
@@ -297,8 +297,7 @@ impl Slot {
         if list.fetched_at + list.ttl?.max(at_least) > now {
             return None;
         }
-        let began_at = state.running_since.filter(|_| state.running)?;
-        Some(began_at + self.shared.pace.renewed_wait).filter(|until| *until > now)
+        state.renewing_until(&self.shared.pace).filter(|until| *until > now)
     }
 
     /// Takes the right to refresh, if nobody has it.
@@ -325,35 +324,38 @@ impl Slot {
         (if whole { Work::Everything } else { Work::Kinds(dirty) }, changes, state.slice.clone())
     }
 
-    /// Stores how an attempt ended; answers whether anybody could see a difference.
+    /// Stores how an attempt ended; answers whether anybody could see a difference. Whoever waits for it is told by
+    /// [`Slot::tell`].
     pub(super) fn settle(&self, seen: [u64; 4], result: Result<Slice, Failure>) -> bool {
-        let changed = {
-            let mut state = self.lock();
-            let first = state.ended_at.is_none();
-            state.ended_at = Some(Instant::now());
-            match result {
-                Ok(slice) => {
-                    let was_down = state.down.take().is_some();
-                    if state.slice.as_ref().is_some_and(|old| old.digest() != slice.digest()) {
-                        self.shared.was_right_to_doubt();
-                    }
-                    state.failures = 0;
-                    state.seen = seen;
-                    state.slice = Some(Arc::new(slice));
-                    // At once: whoever was about to call what it listed before learns of it here.
-                    let after = state.offer(&self.shared).map(|new| new.digest());
-                    // Not what was offered a moment ago: what is accepted with this very list is news as well.
-                    let before = std::mem::replace(&mut state.announced, after);
-                    first || was_down || before != after
+        let mut state = self.lock();
+        let first = state.ended_at.is_none();
+        state.ended_at = Some(Instant::now());
+        match result {
+            Ok(slice) => {
+                let was_down = state.down.take().is_some();
+                if state.slice.as_ref().is_some_and(|old| old.digest() != slice.digest()) {
+                    self.shared.was_right_to_doubt();
                 }
-                Err(failure) => {
-                    state.failures = state.failures.saturating_add(1);
-                    state.go_down(failure.reason) || first
-                }
+                state.failures = 0;
+                state.seen = seen;
+                state.slice = Some(Arc::new(slice));
+                // At once: whoever was about to call what it listed before learns of it here.
+                let after = state.offer(&self.shared).map(|new| new.digest());
+                // Not what was offered a moment ago: what is accepted with this very list is news as well.
+                let before = std::mem::replace(&mut state.announced, after);
+                first || was_down || before != after
             }
-        };
+            Err(failure) => {
+                state.failures = state.failures.saturating_add(1);
+                state.go_down(failure.reason) || first
+            }
+        }
+    }
+
+    /// Tells whoever waits that an attempt has ended. They look again at once, so every view that was made before it has
+    /// to be void by then.
+    pub(super) fn tell(&self) {
         self.attempts.send_modify(|attempts| *attempts += 1);
-        changed
     }
 
     /// Notes that the server is down, as its connection says; answers whether that is news.
@@ -381,14 +383,11 @@ impl Slot {
 
     /// Gives the right back after an attempt that did not end: a panic in the source, or a retired server.
     pub(super) fn abandon(&self) {
-        {
-            let mut state = self.lock();
-            state.running = false;
-            state.ended_at = Some(Instant::now());
-            state.failures = state.failures.saturating_add(1);
-            state.go_down(Reason::Internal);
-        }
-        self.attempts.send_modify(|attempts| *attempts += 1);
+        let mut state = self.lock();
+        state.running = false;
+        state.ended_at = Some(Instant::now());
+        state.failures = state.failures.saturating_add(1);
+        state.go_down(Reason::Internal);
     }
 
     /// About how many bytes it holds.
@@ -438,6 +437,13 @@ impl State {
         Some(slice)
     }
 
+    /// Until when a list is waited for that is on its way. Nothing of a server that is down: it is tried again and again.
+    fn renewing_until(&self, pace: &Pace) -> Option<Instant> {
+        let slice = self.slice.as_ref().filter(|_| self.running && self.down.is_none())?;
+        let is_dated = slice.lists().iter().any(|list| list.ttl.is_some());
+        self.running_since.filter(|_| is_dated).map(|since| since + pace.renewed_wait)
+    }
+
     fn go_down(&mut self, reason: Reason) -> bool {
         let news = self.down.is_none_or(|(_, old)| old != reason);
         let since = self.down.map_or_else(Instant::now, |(since, _)| since);
@@ -458,6 +464,29 @@ mod tests {
         assert_eq!(pace.backoff(3), limit::CATALOG_RETRY_MIN * 4);
         assert_eq!(pace.backoff(u32::MAX), limit::CATALOG_RETRY_MAX);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_on_its_way_is_worth_a_moment_and_one_of_a_server_that_is_down_is_not() {
+        let pace = Pace::default();
+        let shared = Shared::new(Arc::new(super::super::fake::server("one")), pace, Arc::default());
+        let slot = Slot::new(Arc::new(shared), AuthorizationContext::Gateway);
+        let renewing = || slot.look(Instant::now()).renewing;
+        assert!(slot.begin() && !renewing(), "the first one is waited for by another rule");
+        let hour = Duration::from_secs(3_600);
+        slot.settle(slot.work().1, Ok(super::super::fake::slice_for("one", &[], hour)));
+        slot.end();
+        assert!(!renewing() && slot.begin() && renewing());
+        tokio::time::advance(pace.renewed_wait).await;
+        assert!(!renewing(), "for so long");
+        slot.end();
+        assert!(slot.begin() && renewing());
+        slot.settle(slot.work().1, Err(Failure::before(Reason::UpstreamUnreachable, "gone")));
+        assert!(slot.end().is_some() && !slot.begin(), "it is tried again and again");
+        assert!(!renewing());
+        slot.settle(slot.work().1, Ok(super::super::fake::slice("one", &[], None)));
+        assert!(slot.end().is_none() && slot.begin() && !renewing(), "its server says nothing of how long it is good");
+    }
+
     #[test]
     fn a_doubt_waits_twice_as_long_each_time_up_to_a_bound() {
         let shared = Shared::new(Arc::new(super::super::fake::server("one")), Pace::default(), Arc::default());

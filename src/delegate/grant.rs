@@ -203,6 +203,12 @@ impl Grant {
         self.0.cleared.approval()
     }
 
+    /// Whether something about it hung on what its caller says, so that nothing that is said later goes on.
+    #[must_use]
+    pub fn hangs_on_words(&self) -> bool {
+        self.0.cleared.hangs_on_words()
+    }
+
     /// Whether it is about a task, and no call.
     #[must_use]
     pub const fn is_following(&self) -> bool {

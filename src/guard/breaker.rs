@@ -10,6 +10,7 @@
 //! first time is not counted, because people try things. A task is watched with all that is below it, whichever agents
 //! work on it; what it may call was written down before it began, so that nothing is new to it. Tools: see [`tool`].
 
+mod answerable;
 mod ends;
 mod places;
 mod tool;
@@ -19,6 +20,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use answerable::answerable;
 pub use ends::End;
 use ends::{Ends, share};
 use places::Places;
@@ -28,7 +30,7 @@ use tool::Tools;
 use super::mandate::Held;
 use crate::catalog::Target;
 use crate::config::{AgentKind, BreakerConfig, Config};
-use crate::identity::Persona;
+use crate::identity::{Caller, Persona};
 use crate::ids::{Action as Act, AgentId, MandateId, ServerId, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal};
@@ -110,7 +112,8 @@ impl Breaker {
         is_denial(reason).then(|| denied(&self.circuits, number(), config.denials_per_minute)).flatten()
     }
 
-    /// The same of a task: which one was refused too often, and why; the outermost, where several were.
+    /// The same of a task: which one was refused too often, and why; the outermost, where several were. What comes too late
+    /// for a part of a task says nothing against the rest of it.
     #[must_use]
     pub fn refused_under<'a>(
         &self,
@@ -118,7 +121,7 @@ impl Breaker {
         reason: Reason,
         config: &BreakerConfig,
     ) -> Option<(&'a MandateId, String)> {
-        if !is_denial(reason) {
+        if !is_denial(reason) || reason == Reason::MandateEnded {
             return None;
         }
         let count =
@@ -149,17 +152,12 @@ impl Breaker {
 
     /// A call of a tool is over; answers where that closes it. That it was called wrongly says nothing about it.
     #[must_use]
-    pub fn tool_ended(&self, target: &Target, persona: &Persona, end: End, config: &BreakerConfig) -> Option<Closed> {
+    pub fn tool_ended(&self, target: &Target, caller: &Caller, end: End, config: &Config) -> Option<Closed> {
         if *target.action() != Act::Call || end == End::Misused {
             return None;
         }
-        // One person is one caller, whichever agents they use.
-        let caller = || match (&persona.user, &persona.agent) {
-            (Some(user), _) => self.numbers.hash_one(user),
-            (None, Some(agent)) => self.numbers.hash_one(&agent.id),
-            (None, None) => self.numbers.hash_one(&persona.client),
-        };
-        self.tools.ended(|| self.tool(target), caller, end.is_error(), config)
+        let caller = || self.numbers.hash_one(answerable(caller, config));
+        self.tools.ended(|| self.tool(target), caller, end.is_error(), &config.breaker)
     }
 
     /// Whether a tool is called at all just now.
@@ -306,11 +304,14 @@ fn outermost(held: &Held, count: impl Fn(&MandateId) -> Option<String>) -> Optio
 }
 
 /// Whether there are so many errors that they say something about whoever called: where several servers were called, at
-/// most half of them count from any one. A server that answers with nothing else must not be able to stop its callers
-/// everywhere.
+/// most half of them count from any one, and it takes two of two servers. A server that answers with nothing else must
+/// not be able to stop its callers everywhere.
 fn are_its_own(ends: &Ends, errors_min: usize) -> bool {
-    let most = if ends.are_of_one() { usize::MAX } else { errors_min / 2 };
-    ends.errors_of_each(most) >= errors_min
+    if ends.are_of_one() {
+        return true;
+    }
+    let errors_min = errors_min.max(2);
+    ends.errors_of_each(errors_min.div_ceil(2)) >= errors_min
 }
 
 /// One more now; how many there were within that time.
@@ -376,6 +377,24 @@ mod tests {
         assert!(!are_its_own(&ends(&[(1, true, 16), (2, true, 4)]), 10), "and a few errors elsewhere");
         assert!(are_its_own(&ends(&[(1, true, 5), (2, true, 5), (3, false, 10)]), 10), "both fail");
         assert!(are_its_own(&ends(&[(1, true, 4), (2, true, 3), (3, true, 3), (4, false, 10)]), 10));
+    }
+
+    #[test]
+    fn however_few_errors_it_takes_two_servers_that_fail_stop_whoever_calls_them() {
+        let who = Watched { agent: AgentId::new("bot").unwrap(), subject: None };
+        let [one, other, third] = ["one", "other", "third"].map(|id| ServerId::new(id).unwrap());
+        let trips = |percent: u32, ends: &[(&ServerId, End)]| {
+            let breaker = Breaker::new(Arc::new(Counting::default()));
+            let config = BreakerConfig { errors_percent: percent, errors_of: 20, ..BreakerConfig::default() };
+            let well = std::iter::repeat_n((&third, End::Well), 20);
+            let ends = well.chain(ends.iter().copied());
+            ends.filter(|(server, end)| breaker.ended(&who, server, *end, &config).is_some()).count() > 0
+        };
+        let (bad, worse) = ((&one, End::Failed), (&other, End::Failed));
+        assert!(trips(5, &[bad, worse]), "one in twenty, and each has failed once");
+        assert!(!trips(5, &[bad; 10]), "one server alone never does");
+        assert!(trips(15, &[bad, bad, worse]), "three: two of one and one of another");
+        assert!(!trips(15, &[bad, bad, bad]) && !trips(15, &[bad, worse]));
     }
 
     #[test]

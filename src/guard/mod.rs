@@ -324,6 +324,14 @@ impl Cleared {
         self.mandate.as_ref()
     }
 
+    /// Whether something about it hung on what its caller says: a condition, a mandate, what its caller has read, or what
+    /// persons were shown. Nobody has looked at what is said after that.
+    #[must_use]
+    pub fn hangs_on_words(&self) -> bool {
+        let is_read = !self.permit.condition_values().is_empty();
+        is_read || self.mandate.is_some() || self.labels().is_some() || self.approval.is_some()
+    }
+
     /// What it uses of what persons said.
     #[must_use]
     pub fn approval(&self) -> Option<&Used> {

@@ -15,6 +15,8 @@ pub const INPUT_STATE_BYTES_MAX: usize = 32 * 1024;
 pub const INPUT_HANDLE_BYTES_MAX: usize = 64 * 1024;
 /// All answers of one round; a sampled picture fits.
 pub const INPUT_ANSWERS_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// A number that says how far a client is with an answer; bytes.
+pub const PROGRESS_NUMBER_BYTES_MAX: usize = 32;
 /// Rounds of one call: a server that asks for more goes round in a circle.
 pub const INPUT_ROUNDS_MAX: u32 = 16;
 /// Calls of one principal that wait with their upstream exchange open.

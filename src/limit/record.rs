@@ -22,5 +22,7 @@ pub const SINKS_MAX: usize = 8;
 pub const REDACTED_PATHS_MAX: usize = 256;
 /// Values of one call that words are looked through for; of more no word is recorded.
 pub const REDACTED_VALUES_MAX: usize = 256;
+/// So much of one of them is searched for, bytes; few words begin alike by chance.
+pub const REDACTED_SOUGHT_BYTES_MAX: usize = 32;
 /// Groups of a caller, and scopes of its token, that one line tells; of more it tells none.
 pub const RECORD_GROUPS_MAX: usize = 32;

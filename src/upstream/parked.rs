@@ -19,7 +19,7 @@ use crate::ids::{ParkId, PrincipalKey};
 use crate::limit;
 use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume};
 use crate::wire::mcp::meta;
-use crate::wire::{Askable, Edit, InputKind, Json, Message, Value, notification_without_own_keys};
+use crate::wire::{Askable, Edit, InputKind, Json, Message, Value};
 
 /// What a legacy server asked.
 #[derive(Debug, Clone)]
@@ -46,19 +46,23 @@ impl Question {
         }
     }
 
-    /// How far its client is with the answer, under the token that the server gave for that.
+    /// How far its client is with the answer, under the token that the server gave for that: numbers, and none of the words
+    /// beside them, which no rule has seen and no record has.
     fn report(&self, said: &Json) -> Option<Message> {
         let params = self.params.as_ref()?;
         let own = params.value().as_object()?.get("_meta")?.as_object()?;
         let token = own.get(meta::PROGRESS_TOKEN).filter(|token| !token.is_null())?;
-        let said = said.value().as_object().filter(|_| said.as_bytes().len() <= limit::INPUT_ANSWERS_BYTES_MAX)?;
-        let mut edits = vec![Edit::Set(meta::PROGRESS_TOKEN, params.share(token))];
-        if let Some(own) = said.get("_meta").and_then(Value::as_object) {
-            // A task goes by an id of ours at the client.
-            edits.push(Edit::Set("_meta", own.edited(&[Edit::Remove(meta::RELATED_TASK)])));
+        let said = said.value().as_object()?;
+        let number = |name: &str| {
+            let number = said.get(name).filter(|number| number.is_number())?.raw();
+            Some(number).filter(|number| number.len() <= limit::PROGRESS_NUMBER_BYTES_MAX)
+        };
+        let mut told = format!(r#"{{"{}":{},"progress":{}"#, meta::PROGRESS_TOKEN, token.raw(), number("progress")?);
+        if let Some(total) = number("total") {
+            let _ = write!(told, r#","total":{total}"#);
         }
-        let told = Message::notification("notifications/progress", Some(&said.edited(&edits)));
-        Some(notification_without_own_keys(told))
+        told.push('}');
+        Some(Message::notification("notifications/progress", Some(&Json::joined(told))))
     }
 
     /// The answer as a legacy server expects it, if there is one under that name.
@@ -369,4 +373,38 @@ async fn answered(
     }
     // What was not answered is asked again.
     if left.0.is_empty() { Ok(stream) } else { Err(link.lot.park(stream, &asker, left)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Source;
+
+    #[test]
+    fn of_progress_on_an_answer_two_numbers_are_told_and_no_words() {
+        let json = |text: &str| Json::parse(text, Source::Client).unwrap();
+        let asked = |params: &str| Question { id: json("1"), kind: InputKind::Form, params: Some(json(params)) };
+        let told = |question: &Question, said: &str| {
+            let told = question.report(&json(said))?;
+            Some(told.body().unwrap().as_str().to_owned())
+        };
+        let wants = asked(r#"{"_meta":{"progressToken":"far\u0031"}}"#);
+        let cases = [
+            (
+                r#"{"x":["secret"],"progressToken":7,"progress":0.10,"total":1e400,"message":"secret","_meta":{"k":1}}"#.to_owned(),
+                Some(r#"{"progressToken":"far\u0031","progress":0.10,"total":1e400}"#),
+            ),
+            (r#"{"progress":2,"total":"secret"}"#.to_owned(), Some(r#"{"progressToken":"far\u0031","progress":2}"#)),
+            (r#"{"progress":"secret"}"#.to_owned(), None),
+            (r#"{"message":"secret"}"#.to_owned(), None),
+            (format!(r#"{{"progress":{}}}"#, "7".repeat(limit::PROGRESS_NUMBER_BYTES_MAX + 1)), None),
+        ];
+        for (said, expected) in cases {
+            assert_eq!(told(&wants, &said).as_deref(), expected, "{said}");
+        }
+        assert!(told(&wants, &format!(r#"{{"progress":{}}}"#, "7".repeat(limit::PROGRESS_NUMBER_BYTES_MAX))).is_some());
+        for none in ["{}", r#"{"_meta":{"progressToken":null}}"#] {
+            assert_eq!(told(&asked(none), r#"{"progress":2}"#), None, "{none}");
+        }
+    }
 }

@@ -164,6 +164,43 @@ impl<'a> Value<'a> {
             Some(element)
         }))
     }
+
+    /// The elements of a list, and of the lists in it, that are no lists themselves; of what is no list itself alone. One
+    /// walk, however deep they are.
+    pub fn flat(self) -> impl Iterator<Item = Value<'a>> {
+        let (text, mut at) = (self.0, 0);
+        std::iter::from_fn(move || {
+            while matches!(byte(text, at)?, b'[' | b']' | b',' | b' ' | b'\t') {
+                at += 1;
+            }
+            let start = at;
+            at = value_end(text, start).max(start + 1);
+            text.get(start..at).map(Value)
+        })
+    }
+
+    /// Every string and number in it, in their order, without the names of members. One walk, however deep they are.
+    pub fn scalars(self) -> impl Iterator<Item = Value<'a>> {
+        let (text, mut at) = (self.0, 0);
+        std::iter::from_fn(move || {
+            loop {
+                let start = at;
+                match byte(text, start)? {
+                    b'"' => {
+                        at = string_end(text, start);
+                        if byte(text, space(text, at)) != Some(b':') {
+                            return text.get(start..at).map(Value);
+                        }
+                    }
+                    b'-' | b'0'..=b'9' => {
+                        at = value_end(text, start);
+                        return text.get(start..at).map(Value);
+                    }
+                    _ => at += 1,
+                }
+            }
+        })
+    }
 }
 
 impl fmt::Debug for Value<'_> {
@@ -346,6 +383,21 @@ mod tests {
         assert_eq!(json.value().as_array().unwrap().count(), 0);
         let json = Json::parse("{ }", Source::Client).unwrap();
         assert_eq!(json.value().as_object().unwrap().members().count(), 0);
+    }
+
+    #[test]
+    fn what_is_in_lists_and_what_is_in_anything_is_found_however_deep_it_is() {
+        let json = |text: &str| Json::parse(text, Source::Client).unwrap();
+        let found = |values: &mut dyn Iterator<Item = Value<'_>>| {
+            values.map(|value| value.raw().to_owned()).collect::<Vec<_>>()
+        };
+        let lists = json(r#"[ [1, [ {"x":[2]} , "]" ]],[], true]"#);
+        assert_eq!(found(&mut lists.value().flat()), ["1", r#"{"x":[2]}"#, r#""]""#, "true"]);
+        assert_eq!(found(&mut json(r#"{"x":[2]}"#).value().flat()), [r#"{"x":[2]}"#]);
+        assert_eq!(found(&mut json("[[]]").value().flat()), [""; 0]);
+        let all = json(r#"{"1" : {"a":["b:", -1.5e3,true ,null],"\"c":"q\"{"},"d":"", "e":7}"#);
+        assert_eq!(found(&mut all.value().scalars()), [r#""b:""#, "-1.5e3", r#""q\"{""#, r#""""#, "7"]);
+        assert_eq!(found(&mut json("12").value().scalars()), ["12"]);
     }
 
     #[test]

@@ -585,3 +585,57 @@ async fn an_answer_is_sent_with_the_credential_that_was_granted_for_it() {
     let answers: Vec<_> = upstream.answers();
     assert_eq!(jti(&answers[0].authorization), ids[1], "what the record names is what was presented");
 }
+
+#[tokio::test]
+async fn how_far_an_answer_is_is_told_in_numbers_and_where_nothing_hung_on_what_its_client_says() {
+    let task = "[templates.task]\ntitle = \"a task\"\ntools = [\"tools/form\"]\nenvironments = [\"development\"]\n\
+                agents = [\"assistant\"]\n";
+    let opens = "p, role:developer, *, bailiwick/mandate:*, admin, -, allow\n\
+                 p, agent:assistant, *, bailiwick/mandate:*, admin, -, allow\n";
+    for (condition, under_mandate) in [(false, false), (true, false), (false, true)] {
+        let upstream = Old::start(&["form"], |turn: Turn| async move {
+            let mut asks = form();
+            asks["_meta"] = json!({ "progressToken": "far" });
+            let answer = turn.ask("elicitation/create", asks).await;
+            turn.done(&answer["result"].to_string());
+        })
+        .await;
+        let rules = may_ask(&["elicit"]) + opens;
+        let rules = if condition { rules.replace("call, -, allow", "call, small, allow") } else { rules };
+        let issuer = Issuer::start().await;
+        let gateway = Setup::new(&issuer)
+            .policy(&rules)
+            .policy_file("conditions.toml", "[small]\nargument = \"a\"\nat_most = 9\n")
+            .policy_file("mandates.toml", task)
+            .http_server("tools", &upstream.url, "")
+            .start()
+            .await;
+        let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+        let mut own = json!({});
+        if under_mandate {
+            let opened = client.call_tool("bailiwick__mandate_open", json!({ "template": "task" })).await;
+            let handle = &opened.result()["structuredContent"]["handle"];
+            assert!(handle.is_string(), "{}", opened.text);
+            own["dev.bailiwick/mandate"] = handle.clone();
+        }
+        let session = session(&client, &json!({ "elicitation": {} })).await;
+        let params = json!({ "name": "tools__form", "arguments": { "a": 1 }, "_meta": own });
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+        let mut events = client.stream(&headers(&session), Some(body.to_string())).await;
+        let question = events.next().await;
+        let is_told = !condition && !under_mandate;
+        assert_eq!(question["method"], "elicitation/create", "{question}");
+        let token = question["params"]["_meta"].get("progressToken");
+        assert_eq!(token, question.get("id").filter(|_| is_told), "{condition} {under_mandate}: {question}");
+        // Told all the same, it reaches nobody.
+        let said =
+            json!({ "progressToken": question["id"], "progress": 1, "total": 3, "message": "seen", "more": ["seen"] });
+        let said = json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": said });
+        assert_eq!(client.post(&headers(&session), said.to_string()).await.status, 202);
+        let heard = upstream.saw("notifications/progress").into_iter().map(|seen| seen.message["params"].clone());
+        let numbers = json!({ "progressToken": "far", "progress": 1, "total": 3 });
+        assert_eq!(heard.collect::<Vec<_>>(), is_told.then_some(numbers).into_iter().collect::<Vec<_>>());
+        respond(&client, &session, &question, json!({ "action": "accept" })).await;
+        assert_eq!(told(&events.next().await), json!({ "action": "accept" }));
+    }
+}

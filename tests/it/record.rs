@@ -186,3 +186,38 @@ async fn what_a_condition_reads_is_recorded_but_for_what_the_tool_or_the_configu
     assert!(!sent("events").contains("hush"), "{}", sent("events"));
     assert!(!sent("kept").contains("hush"));
 }
+
+#[tokio::test]
+async fn what_is_left_out_of_the_arguments_is_not_in_what_their_client_declares_either() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::start(json!([tool("login"), tool("other")]), |call| result(call, text("done"))).await;
+    let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "");
+    let gateway = setup.record("redact = [\"tools/login:card\"]\n").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let long = "long-4711 ".repeat(300_000);
+    let call = async |name: &str, mandate: Option<&str>| {
+        let intent = json!({ "task": "pay with hush-4", "purpose": long[..90], "plan_step": "hush-4",
+            "prompt_sha256": "ab".repeat(32) });
+        let mut own = json!({ "dev.bailiwick/intent": intent });
+        if let Some(mandate) = mandate {
+            own["dev.bailiwick/mandate"] = json!(mandate);
+        }
+        let arguments = json!({ "card": { "number": "hush-4", "note": long }, "amount": 1 });
+        client.modern("tools/call", json!({ "name": name, "arguments": arguments, "_meta": own })).await
+    };
+    let clean = json!({ "task": "pay with [redacted]", "purpose": "[redacted]", "plan_step": "[redacted]",
+        "prompt_sha256": "ab".repeat(32) });
+    assert_eq!(call("tools__login", None).await.tool_text(), "done");
+    let said = |kind: &str, name: &str| {
+        let lines = gateway.records(kind).into_iter();
+        lines.filter(|line| line["mcp"]["name"] == name).map(|line| line["declared"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(said("intent", "login"), [clean.clone()]);
+    // Nobody has named anything of this one.
+    assert_eq!(call("tools__other", None).await.tool_text(), "done");
+    assert_eq!(said("intent", "other")[0]["task"], "pay with hush-4");
+    // Refused before anybody knows which tool it is.
+    let refused = call("tools__other", Some("AAAA")).await;
+    assert!(refused.text.contains("mandate_unknown"), "{}", refused.text);
+    eventually("what a refused call declared", async || said("refusal", "tools__other") == [clean.clone()]).await;
+}

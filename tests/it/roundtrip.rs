@@ -514,7 +514,8 @@ async fn pages_models_and_roots_are_asked_for_at_once_and_answered_to_the_byte_i
         let reported = test.upstream.heard("notifications/progress");
         let reported: Vec<_> = reported.iter().map(|told| told.params.as_str()).collect();
         let both_legacy = client == "legacy" && upstream == "legacy";
-        let expected = both_legacy.then(|| progress(r#""far\u0031""#, ""));
+        // Numbers as they were written, and none of the words beside them.
+        let expected = both_legacy.then(|| r#"{"progressToken":"far\u0031","progress":0.10,"total":1e400}"#.to_owned());
         assert_eq!(reported, expected.iter().map(String::as_str).collect::<Vec<_>>(), "{pairing:?}");
     }
 }

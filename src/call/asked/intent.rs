@@ -3,8 +3,6 @@
 //! Decides what can be declared. Refuses to believe it. Invariant: what is there is read whole or refused, and goes to no
 //! server.
 
-use std::sync::Arc;
-
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
 use crate::record::declared::Declared;
@@ -15,7 +13,7 @@ use crate::wire::{Object, Value};
 ///
 /// # Errors
 /// `parameters_invalid`, naming what is wrong.
-pub fn read(params: Object<'_>) -> Result<Option<Arc<Declared>>, Refusal> {
+pub fn read(params: Object<'_>) -> Result<Option<Declared>, Refusal> {
     let Some(written) = params.get("_meta").and_then(Value::as_object).and_then(|meta| meta.get(meta::INTENT)) else {
         return Ok(None);
     };
@@ -39,7 +37,7 @@ pub fn read(params: Object<'_>) -> Result<Option<Arc<Declared>>, Refusal> {
     if declared.prompt_sha256.as_deref().is_some_and(|text| !is_digest(text)) {
         return Err(wrong("has a prompt_sha256 of 64 lower-case digits"));
     }
-    Ok(Some(Arc::new(declared)))
+    Ok(Some(declared))
 }
 
 fn wrong(what: &str) -> Refusal {
@@ -51,7 +49,7 @@ mod tests {
     use super::*;
     use crate::wire::{Message, Source};
 
-    fn of(intent: &str) -> Result<Option<Arc<Declared>>, String> {
+    fn of(intent: &str) -> Result<Option<Declared>, String> {
         let text = format!(
             r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"_meta":{{"dev.bailiwick/intent":{intent}}}}}}}"#
         );

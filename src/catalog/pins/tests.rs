@@ -164,6 +164,7 @@ async fn a_pinned_list_is_looked_at_again_however_long_its_server_calls_it_good(
         assert!(look(&slot).wait_until.is_none(), "for so long and no longer");
         let (_, changes, _) = slot.work();
         slot.settle(changes, Ok(slice("git", &[&described("a", "b")], None)));
+        slot.tell();
         // The attempt has ended, so nothing is waited for.
         let ended_at = Instant::now();
         slot.settled(seen.attempts, ended_at + hour).await;

@@ -1,8 +1,8 @@
 //! Tools that fail whoever calls them are closed for a while.
 //!
-//! Decides when, and for how long. Refuses to know who is told. Invariants: the errors of one person close nothing,
-//! however many they are: no more than half of what it takes counts of anyone, whichever agents they use; a tool that is
-//! well is watched by nobody, and costs nobody anything; what is closed opens by itself.
+//! Decides when, and for how long. Refuses to know who is told. Invariants: the errors of one account close
+//! nothing, however many they are and whichever of its agents made them: no more than half of what it takes counts of any;
+//! a tool that is well is watched by nobody, and costs nobody anything; what is closed opens by itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

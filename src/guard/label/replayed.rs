@@ -130,6 +130,8 @@ impl Replayed {
         let told = self.rows.entry(row).or_default();
         let as_late = |told: &&Told| told.times >= new.times && told.epoch >= new.epoch;
         if new.seen.beyond(told.iter().filter(as_late).fold(Seen::NOTHING, |all, told| all.with(told.seen))).is_any() {
+            // What says no more, and counts no longer, is not needed beside it: a record has any number of epochs.
+            told.retain(|old| old.times > new.times || old.epoch > new.epoch || old.seen.beyond(new.seen).is_any());
             told.push(new.clone());
         }
     }
@@ -205,6 +207,28 @@ mod tests {
 
     fn seen(read: &Replayed, kind: Kind, key: &str) -> Seen {
         read.rows.get(&(kind, key.to_owned())).map_or(Seen::NOTHING, |told| together(told))
+    }
+
+    #[test]
+    fn however_many_epochs_a_record_has_each_row_keeps_what_counts_longest() {
+        let own = key("user:corp/anna", "bot");
+        let row = (Kind::Caller, own.clone());
+        let mut read = Replayed::default();
+        for epoch in 0..20_000 {
+            read.saw(&said(if epoch % 2 == 0 { Seen::PRIVATE } else { Seen::UNTRUSTED }, epoch));
+        }
+        assert_eq!(read.rows[&row].len(), 2, "the latest of each");
+        // What came before is no reason to keep what is taken off now, and the latest stays.
+        read.taken_off(CALLERS.name, &own, (RevocationEpoch(19_999), Seen::NOTHING));
+        assert_eq!(seen(&read, Kind::Caller, &own), Seen::UNTRUSTED);
+        read.saw(&said(Seen::PRIVATE.with(Seen::UNTRUSTED), 20_000));
+        assert_eq!(read.rows[&row].len(), 1);
+        // One of an earlier epoch that says more stays beside it.
+        read.saw(&said(Seen::REGULATED, 19_999));
+        read.saw(&said(Seen::PRIVATE, 20_001));
+        assert_eq!(read.rows[&row].len(), 3);
+        let all = Seen::PRIVATE.with(Seen::UNTRUSTED).with(Seen::REGULATED);
+        assert_eq!(seen(&read, Kind::Caller, &own), all);
     }
 
     #[test]

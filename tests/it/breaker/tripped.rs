@@ -52,7 +52,8 @@ async fn start(breaker: &str) -> (Running, Arc<Mutex<Vec<Value>>>) {
         .await;
     let rules = "p, agent:assistant, *, tools/wrong, call, -, allow\np, user:test/alice, *, tools/wrong, call, -, allow\n\
                  p, user:test/bob, *, tools/*, call, -, allow\np, agent:bot, *, bailiwick/mandate:*, admin, -, allow\n\
-                 p, user:test/bot, *, bailiwick/mandate:*, admin, -, allow\n";
+                 p, user:test/bot, *, bailiwick/mandate:*, admin, -, allow\np, user:test/owner, *, tools/*, call, -, allow\n\
+                 p, agent:crawler, *, tools/*, call, -, allow\np, user:test/crawler, *, tools/*, call, -, allow\n";
     let template = "[templates.nightly]\ntitle = \"at night\"\ntools = [\"tools/good\", \"tools/bad\"]\n\
                     environments = [\"development\"]\nagents = [\"bot\"]\n";
     let gateway = Setup::new(&issuer)
@@ -182,4 +183,59 @@ async fn a_task_that_is_refused_or_fails_too_often_ends_with_all_below_it_and_it
     assert!(running.told().is_empty(), "no agent was suspended: {:?}", running.told());
     eventually("both to be counted", async || trips(&running, "mandate").await == "2").await;
     assert_eq!(bot.call_tool("tools__good", json!({})).await.tool_text(), "done", "it needs no task");
+}
+
+#[tokio::test]
+async fn a_person_closes_no_tool_together_with_the_software_that_they_answer_for() {
+    let crawler = "[agents.crawler]\nowner = \"user:test/owner\"\npurpose = \"reads\"\nkind = \"autonomous\"\n\
+                   environments = [\"development\"]\nmandates = \"optional\"\n\
+                   clients = [{ issuer = \"test\", client_id = \"crawler\", proof = \"private_key\" }]\n";
+    let breaker = "errors_of = 1000\ntool_errors_of = 8\ntool_errors_percent = 50\ntool_pause = \"60s\"\n";
+    let (running, _) = start(&format!("{breaker}{crawler}")).await;
+    let mut claims = running.issuer.claims("crawler", &[], &running.gateway.resource());
+    claims["client_id"] = json!("crawler");
+    let crawler = running.gateway.client(&running.issuer.sign(&claims));
+    let (owner, bot, alice) = (running.person("owner"), running.bot(), running.person("alice"));
+    for _ in 0..20 {
+        for client in [&owner, &bot, &crawler] {
+            let answer = client.call_tool("tools__bad", json!({})).await;
+            assert_eq!((answer.status, reason(&answer)), (200, ""), "{}", answer.text);
+        }
+    }
+    assert!(running.told().is_empty(), "{:?}", running.told());
+    // Somebody else's count as they always did.
+    for _ in 0..2 {
+        assert_eq!(reason(&alice.call_tool("tools__bad", json!({})).await), "");
+    }
+    eventually("the tool to be closed", async || {
+        reason(&owner.call_tool("tools__bad", json!({})).await) == "tool_suspended"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_comes_too_late_for_a_part_of_a_task_ends_nothing_above_it() {
+    let (running, _) = start("mandate_denials_per_minute = 3\ndenials_per_minute = 30\n").await;
+    let bot = running.bot();
+    let (_, handle) = open(&bot, json!({ "template": "nightly" })).await;
+    let params = |tool: &str, arguments: Value| {
+        json!({ "name": format!("bailiwick__mandate_{tool}"), "arguments": arguments,
+            "_meta": { "dev.bailiwick/mandate": handle } })
+    };
+    let below = bot.modern("tools/call", params("open", json!({ "template": "nightly" }))).await;
+    let below = below.result()["structuredContent"].clone();
+    let (id, part) = (&below["id"], below["handle"].as_str().unwrap());
+    let completed = bot.modern("tools/call", params("complete", json!({ "id": id }))).await;
+    assert_eq!(completed.result()["structuredContent"]["state"], "completed", "{}", completed.text);
+    for _ in 0..25 {
+        assert_eq!(reason(&call(&bot, part, "tools__good").await), "mandate_ended");
+    }
+    // What would end it is done in the background.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(call(&bot, &handle, "tools__good").await.tool_text(), "done");
+    // Its agent goes on trying, and that counts for the agent.
+    for _ in 0..5 {
+        call(&bot, part, "tools__good").await;
+    }
+    eventually("the agent to be stopped", async || status(&bot, "tools__good").await == 403).await;
 }
