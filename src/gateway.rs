@@ -15,7 +15,7 @@ pub mod access;
 pub mod accounts;
 pub mod approvals;
 pub mod ask;
-mod barred;
+pub mod barred;
 pub mod bearer;
 pub mod beforehand;
 pub mod credentials;
@@ -265,7 +265,7 @@ impl Gateway {
             .authenticate(shown, &resource)
             .await
             .inspect_err(|stop| self.refused_unauthenticated(stop.reason(), peer))?;
-        let usable = self.lifecycle.load().may_use(&caller);
+        let usable = self.lifecycle.load().may_use(caller.persona());
         usable.inspect_err(|refusal| self.refused_unauthenticated(refusal.reason, peer))?;
         Ok(self.in_emergency(caller).await)
     }
@@ -300,7 +300,7 @@ impl Gateway {
     /// `revoked`, `issuer_unknown`, `agent_inactive`, `signature_invalid`, `certificate_refused`.
     pub fn still_trusted(&self, caller: &Caller) -> Result<(), Refusal> {
         self.live.still_trusted(caller)?;
-        self.lifecycle.load().may_use(caller)?;
+        self.lifecycle.load().may_use(caller.persona())?;
         self.live.still_in_emergency(caller)?;
         caller.still_verified()?;
         still_stands(&self.live.snapshot.load().config, caller)

@@ -466,6 +466,14 @@ ulid_id!(
     ReplicaId
 );
 
+impl ReplicaId {
+    /// When it was made, microseconds since 1970 by the clock of its machine.
+    #[must_use]
+    pub fn made_us(self) -> i64 {
+        i64::try_from(self.0.timestamp_ms()).unwrap_or(i64::MAX).saturating_mul(1_000)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -266,7 +266,7 @@ async fn open(
     let replica = store.replica().await.map_err(trouble)?;
     let keys = Keys::read(&config, state.path(), replica, Missing::Make).await.map_err(trouble)?;
     let (sealer, vault_sealer) = (Arc::new(keys.sealer().map_err(trouble)?), keys.vault_sealer().map_err(trouble)?);
-    reloader.exchange_key_names(keys.names().to_vec());
+    reloader.start_with(&keys);
     let (key, checkpoint_keys) = keys.into_record();
     tracing::info!(keys = ?sealer.key_ids(), "handles are sealed with the first key, all are read");
     let metrics = Metrics::new();

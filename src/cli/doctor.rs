@@ -18,6 +18,7 @@ use super::files::{Files, Understood};
 use super::output::{Output, QUIET, complain, trouble};
 use super::typed_token;
 use crate::config::Config;
+use crate::gateway::barred;
 use crate::identity::Identity;
 use crate::limit;
 
@@ -115,14 +116,15 @@ async fn look_around(
     let config = understood.config();
     let stop = CancellationToken::new();
     let revocations = token::revocations(standing.running());
-    let identity = Arc::new(Identity::new(config, revocations, TaskTracker::new(), stop.clone()));
+    let left = barred::without(&Arc::new(config.clone()), &revocations.barred());
+    let identity = Arc::new(Identity::new(&left, revocations, TaskTracker::new(), stop.clone()));
     let waiting = Waiting::default();
 
     let examined = {
-        let (understood, identity) = (Arc::clone(understood), Arc::clone(&identity));
+        let (understood, identity, standing) = (Arc::clone(understood), Arc::clone(&identity), Arc::clone(&standing));
         let examined = async move {
             match &token {
-                Some(token) => token::examine(&understood, &identity, token).await,
+                Some(token) => token::examine(&understood, &identity, token).await.held_against(standing.running()),
                 None => Examined { findings: Vec::new(), caller: None },
             }
         };

@@ -175,7 +175,7 @@ async fn webhook(files: &Files, name: &str, output: Output) -> Result<(), String
     if !config.webhooks.iter().any(|hook| hook.name == name) {
         return Err(format!("there is no [webhooks.{name}] in servers.toml"));
     }
-    let keys = keyfile::load(&config.keys.webhook, &config.gateway.state, "webhook", Missing::Make).await;
+    let keys = keyfile::load(&config.keys.webhook, &config.gateway.state, "webhook", Missing::Refuse).await;
     let keys = keys.map_err(|error| error.to_string())?;
     let keys: Vec<[u8; 32]> = keys.iter().filter_map(|key| outbox::signing_key(key, name)).collect();
     let ids = keys.iter().map(outbox::signing_key_id).collect();

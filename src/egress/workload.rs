@@ -56,8 +56,10 @@ pub struct Bundles {
     asked: Asked,
     body: Incoming,
     read: BytesMut,
-    /// Whether it has said something, so that it knew us.
+    /// Whether it has said something, on this stream or before, so that it knew us.
     heard: bool,
+    /// Whether the stream was over before it began, because we are not known any more.
+    over: bool,
     connection: JoinHandle<()>,
 }
 
@@ -68,22 +70,23 @@ impl Drop for Bundles {
 }
 
 impl Bundles {
-    /// Opens a stream.
+    /// Opens a stream. `heard` says whether it has said something before that still counts: then that it does not know us is
+    /// no trouble, and the first thing that it says.
     ///
     /// # Errors
     /// Why there is none, in words.
-    pub async fn open(socket: &Path, asked: Asked) -> Result<Self, String> {
+    pub async fn open(socket: &Path, asked: Asked, heard: bool) -> Result<Self, String> {
         let shown = socket.display();
         let own = PathBuf::from(socket);
         let checked = tokio::task::spawn_blocking(move || check(&own)).await.map_err(|error| error.to_string())?;
         checked.map_err(|problem| format!("{shown}: {problem}"))?;
-        let opened = tokio::time::timeout(limit::WORKLOAD_API_TIMEOUT, Self::ask(socket, asked)).await;
+        let opened = tokio::time::timeout(limit::WORKLOAD_API_TIMEOUT, Self::ask(socket, asked, heard)).await;
         opened
             .unwrap_or_else(|_| Err("it does not answer in time".to_owned()))
             .map_err(|error| format!("{shown}: {error}"))
     }
 
-    async fn ask(socket: &Path, asked: Asked) -> Result<Self, String> {
+    async fn ask(socket: &Path, asked: Asked, heard: bool) -> Result<Self, String> {
         let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
         let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (mut sender, connection) = handshake.await.map_err(|error| error.to_string())?;
@@ -100,12 +103,15 @@ impl Bundles {
         let answer = sender.send_request(request).await;
         let answer = answer.inspect_err(|_| connection.abort()).map_err(|error| error.to_string())?;
         let (head, body) = answer.into_parts();
-        let bundles = Self { asked, body, read: BytesMut::new(), heard: false, connection };
+        // An answer without a body has its end among its headers.
+        let over = heard && head.status.is_success() && is_denied(&head.headers);
+        let bundles = Self { asked, body, read: BytesMut::new(), heard, over, connection };
         if !head.status.is_success() {
             return Err(format!("it answered {}", head.status));
         }
-        // An answer without a body has its end among its headers.
-        status(&head.headers)?;
+        if !over {
+            status(&head.headers)?;
+        }
         Ok(bundles)
     }
 
@@ -115,6 +121,9 @@ impl Bundles {
     /// # Errors
     /// Why the stream is over, or what is wrong with what it said, in words.
     pub async fn next(&mut self, trust_domain: &str) -> Result<Option<Told>, String> {
+        if std::mem::take(&mut self.over) {
+            return Ok(None);
+        }
         loop {
             if let Some(message) = taken(&mut self.read)? {
                 self.heard = true;

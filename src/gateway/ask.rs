@@ -13,7 +13,7 @@ use crate::identity::{AgentFacts, Behind, ClientProof, Groups, KEYS, Persona};
 use crate::ids::{Action, AgentId, IssuerAlias, Subject};
 use crate::limit;
 use crate::policy::label::Seen;
-use crate::policy::{Arguments, Asker, Explanation, Policy, Situation, WhoCan};
+use crate::policy::{Arguments, Asker, Explanation, GATEWAY_SERVER, Policy, Situation, WhoCan};
 
 /// Who is meant.
 #[derive(Debug, Clone, Default)]
@@ -146,6 +146,10 @@ impl Question {
             (None, Some(_)) => return Err("nobody has verified the token".to_owned()),
             (None, None) => (meant.persona(config)?, None),
         };
+        // The policy knows it by the files, and nobody reaches it.
+        if server != GATEWAY_SERVER && !config.servers.iter().any(|known| known.id.as_str() == server) {
+            return Ok(Explanation { caller, ..Explanation::of_gone(&ask) });
+        }
         let given = match &self.arguments {
             Some(json) if !json.get().trim_start().starts_with('{') => {
                 return Err("write arguments as a JSON object".to_owned());

@@ -17,7 +17,7 @@ impl Snapshot {
     /// The same with what revocations leave of its configuration.
     #[must_use]
     pub fn without(self, barred: &Arc<Barred>) -> Self {
-        Self { config: left(&self.written, barred), barred: Arc::clone(barred), ..self }
+        Self { config: without(&self.written, barred), barred: Arc::clone(barred), ..self }
     }
 }
 
@@ -71,7 +71,9 @@ fn named(written: &Config, barred: &Barred) -> Barred {
     }
 }
 
-fn left(written: &Arc<Config>, barred: &Barred) -> Arc<Config> {
+/// What is left of a configuration without that.
+#[must_use]
+pub fn without(written: &Arc<Config>, barred: &Barred) -> Arc<Config> {
     if *barred == Barred::default() || inversion::is_off(Control::Owner) {
         return Arc::clone(written);
     }
@@ -136,31 +138,31 @@ mod tests {
         written.agents = fixture::config().agents;
         written.servers = ["git", "notes"].map(|id| Arc::new(server(id))).to_vec();
         let written = Arc::new(written);
-        assert!(Arc::ptr_eq(&left(&written, &Barred::default()), &written));
+        assert!(Arc::ptr_eq(&without(&written, &Barred::default()), &written));
 
         let git = written.servers.first().unwrap();
         let barred = Barred { servers: [git.id.clone()].into(), ..Barred::default() };
-        assert!(left(&written, &barred).server(&git.id).is_none());
-        assert_eq!(left(&written, &barred).servers.len(), written.servers.len() - 1);
+        assert!(without(&written, &barred).server(&git.id).is_none());
+        assert_eq!(without(&written, &barred).servers.len(), written.servers.len() - 1);
 
         let stopped = Stopped { servers: [git.id.clone()].into(), ..Stopped::default() };
         assert!(
-            left(&written, &Barred { stopped, ..Barred::default() }).server(&git.id).is_none(),
+            without(&written, &Barred { stopped, ..Barred::default() }).server(&git.id).is_none(),
             "nobody attested it"
         );
 
         let (id, agent) = written.agents.first_key_value().unwrap();
         let barred = Barred { agents: [id.clone()].into(), ..Barred::default() };
         let revoked = |config: &Config| config.agents.values().filter(|a| a.state == AgentState::Revoked).count();
-        assert_eq!(left(&written, &barred).agents[id].state, AgentState::Revoked);
-        assert_eq!(revoked(&left(&written, &barred)), 1);
+        assert_eq!(without(&written, &barred).agents[id].state, AgentState::Revoked);
+        assert_eq!(revoked(&without(&written, &barred)), 1);
 
         let owned = written.agents.values().filter(|other| other.owner == agent.owner).count();
         let served = written.servers.iter().filter(|server| server.owner == agent.owner).count();
         let barred = Barred { owners: [agent.owner.clone()].into(), ..Barred::default() };
-        assert_eq!(revoked(&left(&written, &barred)), owned);
-        assert_eq!(left(&written, &barred).servers.len(), written.servers.len() - served);
+        assert_eq!(revoked(&without(&written, &barred)), owned);
+        assert_eq!(without(&written, &barred).servers.len(), written.servers.len() - served);
         let barred = Barred { owners: [git.owner.clone()].into(), ..Barred::default() };
-        assert!(left(&written, &barred).servers.iter().all(|server| server.owner != git.owner));
+        assert!(without(&written, &barred).servers.iter().all(|server| server.owner != git.owner));
     }
 }

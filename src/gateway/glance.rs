@@ -114,6 +114,12 @@ impl Gateway {
                     "nobody attested in time that it is still needed".clone_into(&mut told.because);
                 }
             }
+            let is_stopped = now.barred.stopped.agents.contains_key(&agent.id);
+            let by_files = now.written.agents.get(&agent.id).is_some_and(|written| written.state != AgentState::Active);
+            if told.because.is_empty() && is_stopped && !by_files {
+                // That was told, whatever the clock says since.
+                "its last day is over".clone_into(&mut told.because);
+            }
             told
         };
         now.config.agents.values().map(told).collect()

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Gateway;
 use crate::config::{AgentState, Config};
-use crate::identity::Caller;
+use crate::identity::Persona;
 use crate::identity::revoked::{RevocationStore as _, Stopped};
 use crate::ids::{AgentId, Digest, RevocationEpoch, ServerId, Subject};
 use crate::limit;
@@ -162,19 +162,11 @@ impl Lifecycle {
     ///
     /// # Errors
     /// `agent_inactive`.
-    pub fn may_use(&self, caller: &Caller) -> Result<(), Refusal> {
+    pub fn may_use(&self, persona: &Persona) -> Result<(), Refusal> {
         if self.halted.is_empty() {
             return Ok(());
         }
-        let persona = caller.persona();
-        let Some(user) = &persona.user else { return Ok(()) };
-        // Whoever has another agent act for them acts, too.
-        let mut agents = persona.agent.iter().chain(&persona.chain);
-        match agents.find(|agent| self.halted.contains_key(&use_key(&agent.id, user))) {
-            None => Ok(()),
-            Some(agent) => Err(Refusal::new(Reason::AgentInactive)
-                .hint(format!("the agent `{}` is suspended for you; ask its owner", agent.id))),
-        }
+        uses_none(persona, |agent, user| self.halted.contains_key(&use_key(agent, user)))
     }
 
     /// How an agent is stopped, if it is.
@@ -225,6 +217,21 @@ impl Lifecycle {
         } else {
             Due::Later
         }
+    }
+}
+
+/// That somebody comes with no agent that is stopped for them.
+///
+/// # Errors
+/// `agent_inactive`.
+pub fn uses_none(persona: &Persona, is_stopped: impl Fn(&AgentId, &Subject) -> bool) -> Result<(), Refusal> {
+    let Some(user) = &persona.user else { return Ok(()) };
+    // Whoever has another agent act for them acts, too.
+    let mut agents = persona.agent.iter().chain(&persona.chain);
+    match agents.find(|agent| is_stopped(&agent.id, user)) {
+        None => Ok(()),
+        Some(agent) => Err(Refusal::new(Reason::AgentInactive)
+            .hint(format!("the agent `{}` is suspended for you; ask its owner", agent.id))),
     }
 }
 

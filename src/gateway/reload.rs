@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::keys::Keys;
+use super::keys::{InUse, Keys};
 use super::understand::{Understood, understand};
 use super::{Gateway, Snapshot, trusts};
 use crate::config::keyfile::Missing;
@@ -69,8 +69,7 @@ pub type Along = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 pub struct Reloader {
     files: Files,
     along: Vec<Along>,
-    /// The names of the keys that are in use.
-    keys: std::sync::Mutex<Vec<String>>,
+    pub(super) keys: InUse,
     /// Held while what is in force is built anew, from other files or without grants that have ended.
     pub(super) one_at_a_time: tokio::sync::Mutex<()>,
 }
@@ -145,12 +144,12 @@ impl Reloader {
     /// A reloader of these files, and of whatever else is read again along with them.
     #[must_use]
     pub fn new(files: Files, along: Vec<Along>) -> Self {
-        Self { files, along, keys: std::sync::Mutex::default(), one_at_a_time: tokio::sync::Mutex::new(()) }
+        Self { files, along, keys: InUse::default(), one_at_a_time: tokio::sync::Mutex::new(()) }
     }
 
-    /// Remembers the names of the keys that are in use; answers those that were.
-    pub fn exchange_key_names(&self, names: Vec<String>) -> Vec<String> {
-        std::mem::replace(&mut *self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner), names)
+    /// Remembers these keys as those that are in use.
+    pub fn start_with(&self, keys: &Keys) {
+        self.keys.exchange(keys);
     }
 
     /// How strictly its files are read.

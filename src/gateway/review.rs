@@ -43,7 +43,8 @@ pub struct Review {
     /// Acts and rules that it names and that did not fit into what was counted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub not_kept: u64,
-    /// Since when replicas that have the store in common tell each other what they use; nothing where there is one.
+    /// Since when all replicas that have the store in common, and were there in that time, tell each other what they use;
+    /// nothing where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub others_known_since: Option<Timestamp>,
     /// Replicas that lived when it was opened and did not tell.
@@ -176,7 +177,7 @@ impl Gateway {
     pub async fn open_review(&self, actor: &str, since: Timestamp, deadline: Timestamp) -> Result<Review, Stop> {
         let (at, policy) = (self.store_now().await?, Arc::clone(&self.snapshot().policy));
         let (oldest_record, not_kept, grants) = self.grants_since(&policy, since, at).await?;
-        let told = self.uses_told().await?.unwrap_or_default();
+        let told = self.uses_told(since).await?.unwrap_or_default();
         let grants = told.added_to(grants, since);
         let review = Review {
             id: ulid::Ulid::generate().to_string().to_ascii_lowercase(),
@@ -218,7 +219,7 @@ impl Gateway {
     }
 
     /// Every grant of the policy, and what the record says of its use since then; and how far back that goes.
-    async fn grants_since(
+    pub(super) async fn grants_since(
         &self,
         policy: &Arc<Policy>,
         since: Timestamp,

@@ -16,7 +16,6 @@ use tokio::task::JoinHandle;
 
 use super::Gateway;
 use crate::config::WebhookConfig;
-use crate::config::keyfile::{self, Missing};
 use crate::egress::{EgressPolicy, OauthClient, oauth_client};
 use crate::limit;
 use crate::outbox::{self, Message, OUTBOX};
@@ -59,7 +58,6 @@ pub async fn send_messages(gateway: Arc<Gateway>) {
 
 /// Tries what is due of one place.
 async fn round(gateway: &Arc<Gateway>, client: &OauthClient, hook: &WebhookConfig) -> Result<(), String> {
-    let config = gateway.config();
     let store = gateway.store();
     let now_us = store.clock_us().await.map_err(|failure| failure.to_string())?;
     let rows = newest(store, &hook.name).await.map_err(|failure| failure.to_string())?;
@@ -71,9 +69,8 @@ async fn round(gateway: &Arc<Gateway>, client: &OauthClient, hook: &WebhookConfi
     if due.is_empty() {
         return Ok(());
     }
-    let keys = keyfile::load(&config.keys.webhook, &config.gateway.state, "webhook", Missing::Make).await;
-    let keys = keys.map_err(|error| error.to_string())?;
     // While a key is exchanged its place knows one of them.
+    let keys = gateway.reloader.keys.webhook();
     let keys = keys.iter().map(|key| Signing::new(key, &hook.name).ok_or("the webhook key is no key"));
     let keys: Vec<Signing> = keys.collect::<Result<_, &str>>()?;
     let sent = due.into_iter().map(|message| one(gateway, client, hook, &keys, message, now_us));

@@ -20,16 +20,21 @@ use crate::limit;
 use crate::outcome::{Reason, Refusal};
 
 /// The agents of `agents.toml`, by how they are recognised.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct AgentIndex {
+    known: Arc<Known>,
+    /// Who hears of those that nobody registered; nobody, where a token is only asked about.
+    sightings: Option<Arc<Sightings>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
     by_name: HashMap<IssuerAlias, HashMap<(KnownBy, String), Arc<AgentConfig>>>,
     by_id: HashMap<AgentId, Arc<AgentConfig>>,
     /// Alias by the exact `iss`.
     issuers: HashMap<String, IssuerAlias>,
     /// With which clients people administer the gateway.
     administrators: Vec<AdminClient>,
-    /// Who hears of those that nobody registered.
-    sightings: Arc<Sightings>,
 }
 
 /// Who acts: the agent that calls, further actors outermost first, and until when all of them may.
@@ -74,7 +79,7 @@ impl Actors {
 impl AgentIndex {
     /// Indexes the agents of a configuration.
     pub fn new(config: &Config, sightings: Arc<Sightings>) -> Self {
-        let mut index = Self { sightings, ..Self::default() };
+        let mut index = Known::default();
         for (id, agent) in &config.agents {
             index.by_id.insert(id.clone(), Arc::clone(agent));
             for client in &agent.clients {
@@ -86,11 +91,16 @@ impl AgentIndex {
             index.issuers.insert(issuer.issuer.clone(), issuer.alias.clone());
         }
         index.administrators = config.admin.as_ref().map(|admin| admin.clients.clone()).unwrap_or_default();
-        index
+        Self { known: Arc::new(index), sightings: Some(sightings) }
+    }
+
+    /// The same, and nobody hears of those that nobody registered.
+    pub fn quiet(&self) -> Self {
+        Self { sightings: None, ..self.clone() }
     }
 
     fn named(&self, issuer: &IssuerAlias, known_by: KnownBy, name: &str) -> Option<&Arc<AgentConfig>> {
-        self.by_name.get(issuer)?.get(&(known_by, name.to_owned()))
+        self.known.by_name.get(issuer)?.get(&(known_by, name.to_owned()))
     }
 
     /// Whether the subject of a token is software that an entry names, rather than somebody whom software serves.
@@ -110,7 +120,7 @@ impl AgentIndex {
 
     /// Whether people administer the gateway with this client.
     pub fn is_administrators(&self, issuer: &IssuerConfig, client: Option<&str>) -> bool {
-        self.administrators.iter().any(|known| known.is(&issuer.alias, client))
+        self.known.administrators.iter().any(|known| known.is(&issuer.alias, client))
     }
 
     /// Who acts with a token of that issuer; `now` in seconds since 1970.
@@ -143,16 +153,18 @@ impl AgentIndex {
             (Some(agent), _, _) => agent,
             // A person's unregistered assistant gets the ceiling that the issuer's entry names.
             (None, Some(_), Some(default)) => {
-                if let Some(client) = client {
-                    self.sightings.note_let_in(&issuer.alias, client);
+                if let (Some(client), Some(sightings)) = (client, &self.sightings) {
+                    sightings.note_let_in(&issuer.alias, client);
                 }
-                self.by_id.get(default).ok_or_else(|| Refusal::new(Reason::AgentUnknown))?
+                self.known.by_id.get(default).ok_or_else(|| Refusal::new(Reason::AgentUnknown))?
             }
             (None, _, Some(default)) if inversion::is_off(Control::RegisteredAgent) => {
-                self.by_id.get(default).ok_or_else(|| Refusal::new(Reason::AgentUnknown))?
+                self.known.by_id.get(default).ok_or_else(|| Refusal::new(Reason::AgentUnknown))?
             }
             (None, _, _) => {
-                self.sightings.note(&issuer.alias, client, subject, human.is_some());
+                if let Some(sightings) = &self.sightings {
+                    sightings.note(&issuer.alias, client, subject, human.is_some());
+                }
                 let (what, name) = client.map_or(("subject", subject), |client| ("client", client));
                 let name: String = name.chars().take(limit::HOST_SHOWN_CHARACTERS_MAX).collect();
                 return Err(Refusal::new(Reason::AgentUnknown).hint(format!(
@@ -188,7 +200,7 @@ impl AgentIndex {
             let vouched = match level.iss {
                 None => issuer.alias.clone(),
                 Some(iss) => {
-                    let known = self.issuers.get(&iss);
+                    let known = self.known.issuers.get(&iss);
                     known.cloned().ok_or_else(|| refused("an actor's `iss` is not a configured issuer"))?
                 }
             };

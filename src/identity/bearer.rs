@@ -1,7 +1,7 @@
 //! Whom a credential would make the caller, for questions about the rules.
 //!
-//! Decides nothing of its own: it is examined as one is that somebody calls with. Refuses to make a [`super::Caller`].
-//! Invariants: whoever asks gets a description, which lets nobody in; what a token has to come with (a proof of its key,
+//! Decides nothing of its own: it is examined as one is that somebody calls with. Refuses to make a [`super::Caller`], and to
+//! remember what it was asked about. Invariants: whoever asks gets a description, which lets nobody in; what a token has to come with (a proof of its key,
 //! a certificate) is told and not asked for, because only its holder has it.
 
 use super::persona::Persona;
@@ -39,7 +39,7 @@ impl Identity {
             Some(known) => known,
             None => match self.cache.refused(&digest, revision, now) {
                 Some(refusal) => return Err(refusal.into()),
-                None => Box::pin(self.examine(text, digest)).await?,
+                None => Box::pin(self.look_at(text, digest)).await?,
             },
         };
         if !entry.reach.covers(resource) {

@@ -6,6 +6,9 @@
 
 use std::sync::Arc;
 
+use secrecy::SecretString;
+
+use super::agent::AgentIndex;
 use super::cache::{Basis, Entry};
 use super::{Settings, api_key, jwt, opaque};
 use crate::ids::Digest;
@@ -58,6 +61,20 @@ pub(super) struct Fresh<'a> {
     pub text: &'a str,
     /// Its SHA-256.
     pub digest: Digest,
+    /// Somebody comes with it; else it is only asked about, and leaves no trace.
+    pub comes: bool,
+}
+
+impl Fresh<'_> {
+    /// What of it is kept where others are shown it, or another token for it.
+    pub fn raw(self, settings: &Settings) -> Option<SecretString> {
+        (settings.keep_tokens && self.comes).then(|| SecretString::from(self.text))
+    }
+
+    /// Who acts; where somebody comes with it, software that nobody registered is heard of.
+    pub fn agents(self, settings: &Settings) -> AgentIndex {
+        if self.comes { settings.agents.clone() } else { settings.agents.quiet() }
+    }
 }
 
 /// Asks one way after the other; `basis` tells afterwards what the answer rests on.

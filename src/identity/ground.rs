@@ -160,7 +160,7 @@ async fn keep_asking(verified: Arc<Verified>) -> Reason {
     loop {
         let left = asked_at.saturating_add(life).saturating_sub(now_s()).clamp(1, life);
         tokio::time::sleep(Duration::from_secs(left.unsigned_abs())).await;
-        let shown = Fresh { text: token.expose_secret(), digest: verified.token.digest };
+        let shown = Fresh { text: token.expose_secret(), digest: verified.token.digest, comes: true };
         match introspector.ask(issuer, shown).await {
             Ok(reply) => asked_at = reply.asked_at,
             Err(stop) => return stop.reason(),

@@ -5,8 +5,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use secrecy::SecretString;
-
 use super::cache::{Basis, Entry};
 use super::caller::Verified;
 use super::chain::{Declined, Fresh};
@@ -38,7 +36,7 @@ pub(super) async fn examine(settings: &Settings, shown: Fresh<'_>, basis: &mut B
     }
     let claims = jwt.claims()?;
     if let Some(workload) = settings.workload(&claims)? {
-        let svid = settings.examine_svid(workload, (&header, &claims, &jwt), (shown.text, shown.digest), basis);
+        let svid = settings.examine_svid(workload, (&header, &claims, &jwt), shown, basis);
         return Ok(Box::pin(svid).await?);
     }
     let named = claims.required("iss")?;
@@ -54,8 +52,9 @@ pub(super) async fn examine(settings: &Settings, shown: Fresh<'_>, basis: &mut B
     let key = check_signature(issuer, header.kid.as_deref(), algorithm, &jwt, basis).await?;
     let generation = basis.issuer.as_ref().map_or(0, |(_, generation)| *generation);
     let source = Source::Signed(&header);
-    let found = verify::verify(config, &settings.names, &settings.agents, source, &claims, shown.digest, now_s())?;
-    let raw = settings.keep_tokens.then(|| SecretString::from(shown.text));
+    let found =
+        verify::verify(config, &settings.names, &shown.agents(settings), source, &claims, shown.digest, now_s())?;
+    let raw = shown.raw(settings);
     let verified = Verified::new(found.persona, found.token, found.declared_proof, settings.revision, raw);
     let ground = Ground::Key { issuer: Arc::clone(issuer), key, seen: Seen::at(generation) };
     Ok(Entry {

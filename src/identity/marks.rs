@@ -32,6 +32,21 @@ impl RevocationTarget {
     }
 }
 
+impl RevocationTarget {
+    /// The marks of what somebody answers for by these files: whoever answered for it when a handle was sealed, it was
+    /// stopped with them.
+    #[must_use]
+    pub fn marks_of_owned(&self, config: &Config) -> Vec<Mark> {
+        let Self::Owner(owner) = self else { return Vec::new() };
+        let agents = config.agents.values().filter(|agent| agent.owner == *owner);
+        let keys = config.agents.values().flat_map(|agent| &agent.keys).filter(|key| key.owner == *owner);
+        let servers = config.servers.iter().filter(|server| server.owner == *owner);
+        let owned = agents.map(|agent| Self::Agent(agent.id.clone()));
+        let owned = owned.chain(keys.map(|key| Self::Key(key.id.clone())));
+        owned.chain(servers.map(|server| Self::Server(server.id.clone()))).map(|target| mark(&target)).collect()
+    }
+}
+
 impl Caller {
     /// Whom a handle of theirs is sealed for, and what it rests on.
     #[must_use]

@@ -324,7 +324,7 @@ impl Identity {
         let nobody = settings.issuers.is_empty() && settings.domains.is_empty();
         nobody
             || settings.issuers.values().any(Accepted::is_ready)
-            || settings.domains.values().any(|accepted| accepted.domain.is_known())
+            || settings.domains.values().any(|accepted| accepted.domain.is_ready())
     }
 
     /// How each issuer is, by alias.
@@ -447,10 +447,17 @@ impl Identity {
         self.news.subscribe()
     }
 
+    /// What a token says that is only asked about: nothing of it is kept.
+    async fn look_at(&self, text: &str, digest: Digest) -> Result<Arc<Entry>, Stop> {
+        let settings = self.settings.load_full();
+        let mut basis = Basis { issuer: None, bundle: None, revision: settings.revision };
+        chain::examine(&settings, Fresh { text, digest, comes: false }, &mut basis).await
+    }
+
     async fn examine(&self, text: &str, digest: Digest) -> Result<Arc<Entry>, Stop> {
         let settings = self.settings.load_full();
         let mut basis = Basis { issuer: None, bundle: None, revision: settings.revision };
-        let found = chain::examine(&settings, Fresh { text, digest }, &mut basis).await;
+        let found = chain::examine(&settings, Fresh { text, digest, comes: true }, &mut basis).await;
         match &found {
             Ok(entry) => self.keep(digest, entry),
             // A clock catches up, an issuer comes back: those are asked again each time.

@@ -32,8 +32,9 @@ pub(super) async fn examine(settings: &Settings, shown: Fresh<'_>, basis: &mut B
     let reply = introspector.ask(issuer, shown).await?;
     let claims = reply.claims()?;
     let source = Source::Introspected(introspector.config());
-    let found = verify::verify(config, &settings.names, &settings.agents, source, &claims, shown.digest, now_s())?;
-    let raw = settings.keep_tokens.then(|| SecretString::from(shown.text));
+    let found =
+        verify::verify(config, &settings.names, &shown.agents(settings), source, &claims, shown.digest, now_s())?;
+    let raw = shown.raw(settings);
     let verified = Verified::new(found.persona, found.token, found.declared_proof, settings.revision, raw);
     let believed = reply.asked_at.saturating_add(verify::seconds(limit::INTROSPECTED_LIFE_MAX));
     let ground = Ground::Word {

@@ -18,6 +18,7 @@ use crate::config::AgentState;
 use crate::ids::{AgentId, Digest, IssuerAlias, MandateId, RevocationEpoch, ServerId};
 use crate::inversion::{self, Control};
 use crate::outcome::{Failure, Reason, Refusal};
+use crate::wire::voids::Mark;
 
 /// What a revocation is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -164,10 +165,12 @@ pub trait RevocationStore: Send + Sync {
     fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<RevocationEpoch, Failure>>;
     /// Takes back the one that holds since then; durable when it returns. Answers the epoch without it and what it
     /// said, or nothing where none holds since then: it was lifted already, or renewed meanwhile. Where replicas have
-    /// the store in common, their records tell who lifted it and why.
+    /// the store in common, their records tell who lifted it and why. Handles from before stay void that rest on what it
+    /// names, or on one of `also`.
     fn lift<'a>(
         &'a self,
         since: RevocationEpoch,
+        also: &'a [Mark],
         actor: &'a str,
         note: &'a str,
     ) -> BoxFuture<'a, Result<Option<(RevocationEpoch, Revocation)>, Failure>>;

@@ -141,7 +141,7 @@ async fn introspects(
     let issuer = Issuer::new(&asked, listens_on_loopback, CancellationToken::new());
     let introspector = Introspector::new(&asked, listens_on_loopback)?;
     let text = format!("{}doctor-{}", own.prefix.as_deref().unwrap_or_default(), ulid::Ulid::generate());
-    let shown = Fresh { text: &text, digest: Digest::sha256(text.as_bytes()) };
+    let shown = Fresh { text: &text, digest: Digest::sha256(text.as_bytes()), comes: false };
     Some(match introspector.ask(&issuer, shown).await {
         Err(Stop::Refused(_)) => Ok(()),
         Err(Stop::Failed(failure)) => Err(failure.detail),

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 mod api_key;
 mod bad_input;
+mod bearer;
 mod opaque;
 mod standing;
 mod workload;

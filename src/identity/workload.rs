@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
-use secrecy::SecretString;
 
 use super::binding::Binding;
 use super::cache::{Basis, Entry};
 use super::caller::Verified;
+use super::chain::Fresh;
 use super::ground::{Ground, Seen};
 use super::issuer::News;
 use super::persona::{Behind, ClientProof, Groups, Persona};
@@ -196,7 +196,7 @@ impl Settings {
         &self,
         accepted: &AcceptedDomain,
         (header, claims, jwt): (&Header, &Claims<'_>, &Jwt<'_>),
-        (text, digest): (&str, Digest),
+        shown: Fresh<'_>,
         basis: &mut Basis,
     ) -> Result<Entry, Stop> {
         let AcceptedDomain { config, domain } = accepted;
@@ -205,10 +205,17 @@ impl Settings {
         let generation = domain.generation().load(Ordering::Acquire);
         basis.bundle = Some((Arc::clone(domain.generation()), generation));
         let key = svid(config, domain, header, jwt)?;
-        let mut found =
-            verify::verify(config, &self.names, &self.agents, verify::Source::Signed(header), claims, digest, now_s())?;
+        let mut found = verify::verify(
+            config,
+            &self.names,
+            &shown.agents(self),
+            verify::Source::Signed(header),
+            claims,
+            shown.digest,
+            now_s(),
+        )?;
         found.persona.client_proof = ClientProof::Svid;
-        let raw = self.keep_tokens.then(|| SecretString::from(text));
+        let raw = shown.raw(self);
         let verified = Verified::new(found.persona, found.token, found.declared_proof, self.revision, raw);
         let ground = Ground::SvidKey { domain: Arc::clone(domain), key, seen: Seen::at(generation) };
         Ok(Entry {

@@ -6,6 +6,8 @@ pub const EVIDENCE_ROWS_MAX: usize = 200_000;
 pub const GRANT_USES_LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
 /// That a grant is used is told again after so long.
 pub const GRANT_USE_TOLD_EVERY: std::time::Duration = std::time::Duration::from_secs(3_600);
+/// A replica that told so soon after it was made has told all that it ever used.
+pub const GRANT_USES_TOLD_FROM_THE_START: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 /// When a grant was used last is kept for so long.
 pub const GRANT_USE_KEPT: std::time::Duration = std::time::Duration::from_secs(400 * 24 * 3600);
 /// Grants of which replicas tell each other when they were used last.

@@ -94,13 +94,25 @@ impl Explanation {
     /// Of a call by whoever brings a token that gets nobody in.
     #[must_use]
     pub fn of_nobody(ask: &Ask<'_>, refusal: &Refusal) -> Self {
+        Self::refused(ask, refusal.reason, format!("the token gets nobody in: {}", refusal.hint))
+    }
+
+    /// Of a call to a server that the files have and that nobody reaches.
+    #[must_use]
+    pub fn of_gone(ask: &Ask<'_>) -> Self {
+        let hint = format!("the server `{}` was taken back, or is stopped: ask its owner", ask.server);
+        Self::refused(ask, Reason::TargetUnknown, hint)
+    }
+
+    /// Without a look at any rule.
+    fn refused(ask: &Ask<'_>, reason: Reason, hint: String) -> Self {
         Self {
             question: asked(ask),
             caller: None,
             allowed: false,
             visible: false,
-            reason: Some(refusal.reason),
-            hint: Some(format!("the token gets nobody in: {}", refusal.hint)),
+            reason: Some(reason),
+            hint: Some(hint),
             scopes_needed: Vec::new(),
             subjects: Vec::new(),
             near_misses: Vec::new(),

@@ -8,7 +8,7 @@ use crate::control::standing::{StandingView, Stands, Wish as Asked};
 use crate::gateway::Gateway;
 use crate::gateway::lifecycle::{Step, agent_key, server_key};
 use crate::gateway::mandates::{MandateStatus, Opener, Wish};
-use crate::identity::{Caller, Groups};
+use crate::identity::{Bearer, Caller, Groups};
 use crate::ids::{AgentId, Digest, MandateId, ServerId, Subject};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Explanation, Weight};
@@ -23,6 +23,9 @@ impl Governs for Gateway {
         Box::pin(async move {
             let now = self.snapshot();
             let bearer = question.bearer(self.identity(), &now.config).await?;
+            let lifecycle = self.lifecycle();
+            let usable = |bearer: Bearer| lifecycle.may_use(&bearer.persona).map(|()| bearer);
+            let bearer = bearer.map(|looked| looked.and_then(usable));
             let question = question.clone();
             // Going through all of a large policy takes long; nobody's request waits for it.
             let answered = tokio::task::spawn_blocking(move || {

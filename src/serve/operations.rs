@@ -100,7 +100,9 @@ impl Operations for Gateway {
         Box::pin(async move {
             self.standing().believed()?;
             let (_, held) = self.store().revocations().await?;
+            let mut also = Vec::new();
             if let Some(held) = held.iter().find(|held| held.since == lifting.since) {
+                also = held.revocation.target.marks_of_owned(&self.snapshot().written);
                 // While nobody whom it names is heard: what they had asked for is void, and stays so.
                 self.end_mandates_of(&held.revocation, &lifting.actor).await?;
                 self.guard().approvals().withdraw_of(&held.revocation, &self.config()).await?;
@@ -110,7 +112,8 @@ impl Operations for Gateway {
             }
             // That it is going to be lifted, and by whom, is on the record already: nothing is loosened that nobody can
             // read of.
-            let Some((epoch, lifted)) = self.store().lift(lifting.since, &lifting.actor, &lifting.note).await? else {
+            let Some((epoch, lifted)) = self.store().lift(lifting.since, &also, &lifting.actor, &lifting.note).await?
+            else {
                 // Somebody has lifted it whose answer may not have come to the end.
                 self.take_revocations().await?;
                 return Ok(None);

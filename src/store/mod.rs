@@ -35,6 +35,7 @@ use crate::ids::{Digest, PolicyRevision, ReplicaId, RevocationEpoch, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::shelf::{Change, Changed as Batch, Row, Section, Shelf, Tell};
+use crate::wire::voids::Mark;
 use postgres::Postgres;
 use sqlite::Sqlite;
 
@@ -395,12 +396,13 @@ impl RevocationStore for Store {
     fn lift<'a>(
         &'a self,
         since: RevocationEpoch,
+        also: &'a [Mark],
         actor: &'a str,
         note: &'a str,
     ) -> BoxFuture<'a, Result<Option<(RevocationEpoch, Revocation)>, Failure>> {
         match &self.0 {
-            Backend::Sqlite(store) => store.lift(since, actor, note).boxed(),
-            Backend::Postgres(store) => store.lift(since, actor, note).boxed(),
+            Backend::Sqlite(store) => store.lift(since, also, actor, note).boxed(),
+            Backend::Postgres(store) => store.lift(since, also, actor, note).boxed(),
         }
     }
 

@@ -229,10 +229,10 @@ async fn what_was_lifted_is_gone_for_good_and_what_was_renewed_since_is_not_lift
         let block = revocation(RevocationTarget::Token("jti".to_owned()), RevocationMode::Block);
         let first = store.revoke(&block).await.unwrap();
         let renewed = store.revoke(&block).await.unwrap();
-        assert_eq!(store.lift(first, "host:0", "").await.unwrap(), None, "it was revoked again since");
+        assert_eq!(store.lift(first, &[], "host:0", "").await.unwrap(), None, "it was revoked again since");
         assert_eq!(store.revocation_epoch().await.unwrap(), renewed, "nothing was changed");
-        assert_eq!(store.lift(renewed, "host:0", "").await.unwrap(), Some((RevocationEpoch(3), block)));
-        assert_eq!(store.lift(renewed, "host:0", "").await.unwrap(), None);
+        assert_eq!(store.lift(renewed, &[], "host:0", "").await.unwrap(), Some((RevocationEpoch(3), block)));
+        assert_eq!(store.lift(renewed, &[], "host:0", "").await.unwrap(), None);
         store.close().await;
         assert_eq!(place.open().await.revocations().await.unwrap(), (RevocationEpoch(3), Vec::new()));
     })
@@ -260,13 +260,13 @@ async fn what_was_lifted_is_remembered_with_since_when_it_held_and_what_is_forgo
         }
         assert_eq!(voided(&store, 0).await.marks, []);
         for since in [1, 2] {
-            assert!(store.lift(RevocationEpoch(since), "host:0", "").await.unwrap().is_some());
+            assert!(store.lift(RevocationEpoch(since), &[], "host:0", "").await.unwrap().is_some());
         }
         assert_eq!(voided(&store, 0).await.marks, marks(&[("a", 1), ("b", 2)]));
         assert_eq!(voided(&store, 4).await.marks, marks(&[("b", 2)]), "whoever has seen the first asks for the rest");
         // Once more, and later.
         let again = store.revoke(&revocation(target("a"), RevocationMode::SignOut { issued_before: 5 })).await.unwrap();
-        let lifted = store.lift(again, "host:0", "").await.unwrap().unwrap().0;
+        let lifted = store.lift(again, &[], "host:0", "").await.unwrap().unwrap().0;
         assert_eq!(voided(&store, lifted.0 - 1).await.marks, marks(&[("a", again.0)]));
         // What a journal tells that another store had lifted.
         let block = revocation(target("c"), RevocationMode::Block);
@@ -288,6 +288,29 @@ async fn what_was_lifted_is_remembered_with_since_when_it_held_and_what_is_forgo
         let gap = RevocationEpoch(lifted.0 + 5);
         store.catch_up(&BTreeMap::new(), gap).await.unwrap();
         assert_eq!(voided(&store, 0).await.forgotten, gap, "what nobody tells may have been anybody's");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_owner_answered_for_is_void_with_them_and_everything_where_a_journal_does_not_say_what_that_was() {
+    on_both(async |place| {
+        let store = place.open().await;
+        let block = revocation(RevocationTarget::Owner("user:corp/anna".to_owned()), RevocationMode::Block);
+        let since = store.revoke(&block).await.unwrap();
+        let own = block.target.marks();
+        let also = RevocationTarget::Agent(AgentId::new("build-bot").unwrap()).marks();
+        let lifted = store.lift(since, &also, "host:0", "").await.unwrap().unwrap().0;
+        let mut marks = store.voided(RevocationEpoch(0)).await.unwrap().marks;
+        marks.sort_unstable();
+        let mut all: Vec<_> = own.into_iter().chain(also).map(|mark| (mark, since)).collect();
+        all.sort_unstable();
+        assert_eq!(marks, all);
+        let (revoked, end) = (lifted.0 + 1, RevocationEpoch(lifted.0 + 2));
+        let told = |change| Told { change, nonce: None };
+        let changes = [(revoked, told(ToldChange::Revoked(block.clone()))), (end.0, told(ToldChange::Lifted(block)))];
+        store.catch_up(&changes.into(), end).await.unwrap();
+        assert_eq!(store.voided(RevocationEpoch(0)).await.unwrap().forgotten, end);
     })
     .await;
 }
@@ -343,7 +366,7 @@ async fn whatever_raises_the_epoch_is_told_and_another_history_of_it_is_refused(
         let store = place.open().await;
         let block = revocation(RevocationTarget::Token("jti".to_owned()), RevocationMode::Block);
         let first = store.revoke(&block).await.unwrap();
-        store.lift(first, "user:corp/ann", "found again").await.unwrap().unwrap();
+        store.lift(first, &[], "user:corp/ann", "found again").await.unwrap().unwrap();
         let stopped = Section { name: "stopped", rows_max: 4 };
         let put = Action::Put { owner: String::new(), body: "{}".to_owned(), expires_at_us: None };
         let change = Change::new(stopped, "bot", Expect::Absent, put);

@@ -52,6 +52,12 @@ pub(super) fn has_gaps(told: &BTreeMap<u64, Told>, after: i64, to: RevocationEpo
     after < to.0 && told.range(after + 1..=to.0).count() as u64 != to.0 - after
 }
 
+/// Whether handles that it voids are known by the files of the time at which it was lifted, of which a journal tells
+/// nothing: whatever is as old may be one of them.
+pub(super) const fn reaches_by_files(target: &RevocationTarget) -> bool {
+    matches!(target, RevocationTarget::Owner(_))
+}
+
 /// The rows of what is lifted.
 pub(super) fn names(target: &RevocationTarget) -> impl Iterator<Item = String> {
     target.marks().into_iter().map(Mark::name)

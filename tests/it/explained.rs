@@ -1,8 +1,10 @@
 //! `explain --token -`: what whoever has a token may do, said by the files and by a gateway, and nothing of the token anywhere.
 
+use bailiwick::control::client::request;
 use serde_json::{Value, json};
 
 use crate::callers::everything_below;
+use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::holder::Holder;
 use crate::support::issuer::Issuer;
@@ -42,9 +44,7 @@ async fn ask(gateway: &Gateway, token: &str, elsewhere: &[(&str, &str)]) -> Aske
     Asked { code: output.status.code(), told, said }
 }
 
-#[tokio::test]
-async fn whoever_has_a_token_is_explained_with_their_whole_chain_and_the_token_is_nowhere() {
-    let (issuer, upstream, holder) = (Issuer::start().await, Scripted::echo().await, Holder::new());
+async fn start(issuer: &Issuer, upstream: &Scripted) -> Gateway {
     let agent = |name: &str| {
         format!(
             "[agents.{name}]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\n\
@@ -52,13 +52,19 @@ async fn whoever_has_a_token_is_explained_with_their_whole_chain_and_the_token_i
         )
     };
     let agents: String = ["assistant", "desk", "planner", "helper", "e1", "e2"].map(agent).concat();
-    let gateway = Setup::new(&issuer)
+    Setup::new(issuer)
         .http_server("tools", &upstream.url, "")
         .policy(RULES)
         .policy_file("agents.toml", &agents)
         .admin(ADMIN)
         .start()
-        .await;
+        .await
+}
+
+#[tokio::test]
+async fn whoever_has_a_token_is_explained_with_their_whole_chain_and_the_token_is_nowhere() {
+    let (issuer, upstream, holder) = (Issuer::start().await, Scripted::echo().await, Holder::new());
+    let gateway = start(&issuer, &upstream).await;
     let mut tokens = Vec::new();
     let mut token = |spoil: &dyn Fn(&mut Value)| {
         let mut claims = issuer.claims("alice", &["developers"], &gateway.resource());
@@ -157,4 +163,73 @@ async fn whoever_has_a_token_is_explained_with_their_whole_chain_and_the_token_i
     let everything = everything_below(gateway.directory());
     let written = String::from_utf8_lossy(&everything);
     assert!(tokens.iter().all(|token| !written.contains(token.as_str())), "it is written nowhere");
+}
+
+/// Software that nobody registered, as the gateway proposes it.
+async fn proposed(gateway: &Gateway) -> String {
+    let answer = request::<()>(&gateway.state(), http::Method::GET, "/agents/proposed", None).await.unwrap();
+    answer.read::<Value>().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn what_a_gateway_has_stopped_is_refused_wherever_it_is_asked_and_a_question_proposes_nobody() {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let gateway = start(&issuer, &upstream).await;
+    let token = |spoil: &dyn Fn(&mut Value)| {
+        let mut claims = issuer.claims("alice", &["developers"], &gateway.resource());
+        claims["client_id"] = json!("desk");
+        spoil(&mut claims);
+        issuer.sign(&claims)
+    };
+    let administrator = issuer.sign(&issuer.administrator("ann", &["admins"], &gateway.admin));
+    let elsewhere = [("BAILIWICK_ADMIN", gateway.admin.as_str()), ("BAILIWICK_ADMIN_TOKEN", administrator.as_str())];
+    let (simple, deep) =
+        (token(&|_| {}), token(&|claims| claims["act"] = json!({ "sub": "desk", "act": { "sub": "e1" } })));
+    let says = async |token: &str, reason: &str| {
+        for place in [&[][..], &elsewhere] {
+            let asked = ask(&gateway, token, place).await;
+            assert_eq!((asked.code, asked.reason()), (Some(i32::from(!reason.is_empty())), reason), "{}", asked.said);
+            assert!(!asked.said.contains("is not looked at"), "{}", asked.said);
+        }
+    };
+    let does = |words: &[&str]| {
+        let done = gateway.command(words);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    says(&deep, "").await;
+    for stop in [&["e1"][..], &["e1", "--for", "user:test/alice"]] {
+        does(&[&["agents", "suspend"], stop].concat());
+        says(&deep, "agent_inactive").await;
+        says(&simple, "").await;
+        does(&[&["agents", "resume"], stop].concat());
+        says(&deep, "").await;
+    }
+    let doctor = async |token: &str| {
+        let told = gateway.piped(&["doctor", "--token", "-"], &[], token).await;
+        String::from_utf8_lossy(&told.stdout).into_owned()
+    };
+    assert!(doctor(&deep).await.contains("accepted at"));
+    does(&["revoke", "agent", "e1"]);
+    says(&deep, "revoked").await;
+    assert!(!doctor(&deep).await.contains("accepted at"));
+    does(&["agents", "suspend", "tools", "--server"]);
+    says(&simple, "target_unknown").await;
+    does(&["agents", "resume", "tools", "--server"]);
+    says(&simple, "").await;
+    does(&["revoke", "server", "tools"]);
+    says(&simple, "target_unknown").await;
+
+    // Nobody came with these; somebody did with the last.
+    let (let_in, robot) = (
+        token(&|claims| claims["client_id"] = json!("unheard-desk")),
+        token(&|claims| (claims["sub"], claims["client_id"]) = (json!("unheard-robot"), json!("unheard-robot"))),
+    );
+    let loud = token(&|claims| (claims["sub"], claims["client_id"]) = (json!("loud-robot"), json!("loud-robot")));
+    for unheard in [&let_in, &robot] {
+        assert_ne!(ask(&gateway, unheard, &elsewhere).await.code, Some(0));
+    }
+    gateway.client(&loud).call_tool("tools__echo", json!({})).await;
+    eventually("who came to be proposed", async || proposed(&gateway).await.contains("loud-robot")).await;
+    let all = proposed(&gateway).await;
+    assert!(!all.contains("unheard"), "{all}");
 }

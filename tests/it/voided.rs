@@ -176,3 +176,43 @@ async fn with_postgresql_it_is_void_at_a_replica_that_has_seen_none_of_it() {
     let Some(database) = Database::fresh().await else { return };
     stays_void(Some(database)).await;
 }
+
+/// Writes who answers for what stands under that heading, and has it read.
+fn give(gateway: &Gateway, (file, heading): (&str, &str), owner: &str) {
+    let path = gateway.directory().join(file);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (head, tail) = text.split_at(text.find(heading).unwrap());
+    let (_, rest) = tail.split_once("owner = \"").unwrap();
+    let (_, rest) = rest.split_once('"').unwrap();
+    std::fs::write(&path, format!("{head}{heading}\nowner = \"{owner}\"{rest}")).unwrap();
+    let reloaded = gateway.command(&["reload", "--allow-widening"]);
+    assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
+}
+
+#[tokio::test]
+async fn what_was_handed_out_is_void_with_whoever_answers_for_its_agent_or_server_when_access_is_taken() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let setup = Setup::new(&issuer)
+        .policy(&format!("{}{RULES}", may_ask(&["elicit"])))
+        .http_server("tools", &upstream.url, "")
+        .admin(ADMIN);
+    let gateway = setup.start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    for (place, owner, session_is_good) in [
+        (("policies/agents.toml", "[agents.assistant]"), "user:test/one", false),
+        (("servers.toml", "[servers.tools]"), "user:test/other", true),
+    ] {
+        // Somebody else answers for it since; is taken back, and is back.
+        let before = Handles::of(&client).await;
+        give(&gateway, place, owner);
+        assert_eq!(before.good(&client).await, GOOD, "another owner alone voids nothing: {place:?}");
+        revoke(&gateway, &["owner", owner]);
+        let stopped = client.call_tool("tools__t0", json!({})).await;
+        assert!(stopped.status != 200 || stopped.response()["error"].is_object(), "{}", stopped.text);
+        lift(&issuer, &gateway).await;
+        let [session, _, task, state] = before.good(&client).await;
+        assert_eq!([session, task, state], [session_is_good, false, false], "{place:?}");
+        let after = Handles::of(&client).await;
+        assert_eq!(after.good(&client).await, GOOD, "{place:?}");
+    }
+}

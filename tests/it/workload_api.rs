@@ -35,7 +35,12 @@ struct Shared {
     /// What each request came with.
     asked: Mutex<Vec<(String, HeaderMap)>>,
     refuses: Mutex<bool>,
+    /// It says roots alone.
+    without_keys: Mutex<bool>,
 }
+
+/// In the place of a message: the stream ends, and nothing says why.
+const BREAKS: &[u8] = b"breaks";
 
 /// What one of its streams says, now and later.
 struct Said {
@@ -114,6 +119,7 @@ impl Api {
             roots: Said::new(roots),
             asked: Mutex::default(),
             refuses: Mutex::default(),
+            without_keys: Mutex::default(),
         });
         let api = Self { socket, shared, _directory: directory };
         api.listen();
@@ -139,6 +145,11 @@ impl Api {
         self.shared.keys.say(message);
     }
 
+    /// Ends a stream that is open, without a word; the next one says what the last one said.
+    fn breaks(said: &Said) {
+        assert!(said.more.send(Bytes::from_static(BREAKS)).is_ok(), "somebody listens");
+    }
+
     /// The requests for keys.
     fn asked(&self) -> Vec<HeaderMap> {
         let asked = self.shared.asked.lock().unwrap();
@@ -153,6 +164,11 @@ async fn answer(
 ) -> Result<Response<Body>, std::convert::Infallible> {
     let (head, _) = request.into_parts();
     let said = match head.uri.path() {
+        "/SpiffeWorkloadAPI/FetchJWTBundles" if *shared.without_keys.lock().unwrap() => {
+            let unimplemented =
+                Response::builder().header("content-type", "application/grpc").header("grpc-status", "12");
+            return Ok(unimplemented.body(Body::empty()).unwrap());
+        }
         "/SpiffeWorkloadAPI/FetchJWTBundles" => &shared.keys,
         "/SpiffeWorkloadAPI/FetchX509Bundles" => &shared.roots,
         other => panic!("nobody asks for {other}"),
@@ -166,6 +182,7 @@ async fn answer(
     let first = said.said.lock().unwrap().clone();
     let more = futures_util::stream::unfold(more, async |mut more| Some((more.recv().await.ok()?, more)));
     let said = futures_util::stream::once(async { first }).chain(more);
+    let said = said.take_while(|message| std::future::ready(message != BREAKS));
     // An empty message is none: the end of the stream, which tells that we are not known any more.
     let frames = said.map(|message| {
         let end = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("7"))]);
@@ -180,6 +197,11 @@ async fn start(issuer: &Issuer, upstream: &Scripted, socket: &Path) -> Gateway {
 }
 
 async fn start_as(issuer: &Issuer, upstream: &Scripted, socket: &Path, more: impl FnOnce(Setup) -> Setup) -> Gateway {
+    more(setup(Setup::new(issuer), upstream, socket)).start().await
+}
+
+/// With the trust domain, whose roots and keys come from that socket.
+fn setup(setup: Setup, upstream: &Scripted, socket: &Path) -> Setup {
     let agents = format!(
         "[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\nenvironments = [\"development\"]\n\
          [agents.bot]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"autonomous\"\nmandates = \"optional\"\n\
@@ -189,12 +211,11 @@ async fn start_as(issuer: &Issuer, upstream: &Scripted, socket: &Path, more: imp
         "[issuers.mesh]\nkind = \"spiffe\"\ntrust_domain = \"mesh.test\"\nbundle = \"unix:{}\"\n",
         socket.display()
     );
-    let setup = Setup::new(issuer)
+    setup
         .http_server("tools", &upstream.url, "")
         .sections(&mesh)
         .policy("p, anyone, *, */*, call, -, allow\n")
-        .policy_file("agents.toml", &agents);
-    more(setup).start().await
+        .policy_file("agents.toml", &agents)
 }
 
 async fn call(gateway: &Gateway, key: &Holder, id: &str) -> Answer {
@@ -349,4 +370,55 @@ async fn the_roots_that_the_workload_api_says_let_certificates_in_and_those_that
     api.shared.roots.say(roots(&[("other.test", second.der())], &[]));
     eventually("its roots to be gone", async || !in_with(&new).await).await;
     assert_eq!(by_token().await, 200);
+}
+
+#[tokio::test]
+async fn an_api_that_knows_the_gateway_no_more_where_a_stream_is_opened_anew_withdraws_what_it_said() {
+    let (issuer, upstream, key) = (Issuer::start().await, Scripted::echo().await, Holder::new());
+    let api = Api::start(message(&[("mesh.test", keys(&[(&key, "one")]))]));
+    let gateway = start(&issuer, &upstream, &api.socket).await;
+    assert_eq!(call(&gateway, &key, "one").await.status, 200);
+    // A stream that breaks withdraws nothing.
+    Api::breaks(&api.shared.keys);
+    eventually("it to be asked anew", async || api.asked().len() == 2).await;
+    assert_eq!(call(&gateway, &key, "one").await.status, 200);
+    // It is gone, and comes back as one that does not know us.
+    *api.shared.refuses.lock().unwrap() = true;
+    Api::breaks(&api.shared.keys);
+    eventually("its keys to be gone", async || call(&gateway, &key, "one").await.status == 401).await;
+    assert!(gateway.log().contains("has no bundle of it for this process"), "{}", gateway.log());
+    *api.shared.refuses.lock().unwrap() = false;
+    eventually("its keys to be back", async || call(&gateway, &key, "one").await.status == 200).await;
+}
+
+#[tokio::test]
+async fn an_api_that_says_roots_and_no_keys_is_enough_until_it_knows_the_gateway_no_more() {
+    let upstream = Scripted::echo().await;
+    let authority = Authority::new();
+    let uri = format!("subjectAltName=URI:{BOT}");
+    let leaf =
+        authority.issue("bot", &[&uri, "basicConstraints=critical,CA:FALSE", "keyUsage=critical,digitalSignature"]);
+    let api = Api::with(message(&[]), roots(&[("mesh.test", authority.der())], &[]));
+    *api.shared.without_keys.lock().unwrap() = true;
+    // There is no other issuer that anybody could come from.
+    let setup = setup(Setup::with_issuer("http://127.0.0.1:9"), &upstream, &api.socket);
+    let gateway = setup.tls(&authority, Path::new("")).start().await;
+    let client = || Client::with_certificate(&gateway.resource(), &leaf.pem);
+    eventually("the roots", async || !client().refused().await).await;
+    let answer = call_over(&client(), "", &[]).await;
+    assert_eq!((answer.status, answer.tool_text()), (200, "{}"), "{}", answer.text);
+    let ready = async || {
+        let answer =
+            bailiwick::control::client::request::<()>(&gateway.state(), http::Method::GET, "/readyz", None).await;
+        answer.unwrap().status.as_u16()
+    };
+    assert_eq!(ready().await, 200);
+    let told = gateway.piped(&["doctor"], &[], "").await;
+    let told = String::from_utf8_lossy(&told.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains("half of the bundle of mesh.test cannot be had: no keys for JWT-SVIDs"), "{told}");
+    *api.shared.refuses.lock().unwrap() = true;
+    *api.shared.without_keys.lock().unwrap() = false;
+    Api::breaks(&api.shared.roots);
+    eventually("its roots to be gone", async || client().refused().await).await;
+    assert_eq!(ready().await, 503, "nobody gets in");
 }

@@ -1,7 +1,9 @@
 //! Asks the files what somebody may do whose token was handed over: the issuers that they name verify it.
 //!
-//! Decides how long that may take. Invariant: it is verified as the gateway would, with what a running one has taken back;
-//! where that cannot be had, it is said.
+//! Decides how long that may take. Invariant: it is verified as the gateway would, with what a running one has taken back
+//! and stopped; where that cannot be had, or is not all that counts there, it is said.
+
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -11,7 +13,8 @@ use crate::cli::doctor::token::revocations;
 use crate::cli::files::Understood;
 use crate::cli::output::{QUIET, complain};
 use crate::gateway::ask::Question;
-use crate::identity::Identity;
+use crate::gateway::barred;
+use crate::identity::{Bearer, Identity};
 use crate::limit;
 use crate::policy::Explanation;
 
@@ -23,18 +26,28 @@ pub async fn explain(question: &Question, understood: &Understood) -> Result<Exp
     let config = understood.config();
     let standing = running::ask(&config.gateway.state).await;
     let untold = match &standing {
-        Standing::Runs(running) => running.revocations.as_ref().err().cloned(),
+        Standing::Runs(running) => running.untold(),
         Standing::Not => Some("no gateway runs with these files".to_owned()),
         Standing::Unasked(problem) => Some(problem.clone()),
     };
     if let Some(problem) = untold {
-        complain(format_args!("{QUIET}what was taken back is not looked at: {problem}{QUIET:#}\n"));
+        complain(format_args!("{QUIET}what was taken back or stopped is not looked at: {problem}{QUIET:#}\n"));
+    }
+    let running = standing.running();
+    if running.is_some_and(|running| running.reviews) {
+        complain(format_args!(
+            "{QUIET}grants that a review has ended are not looked at; with --admin they are{QUIET:#}\n"
+        ));
     }
     let stop = CancellationToken::new();
-    let identity = Identity::new(config, revocations(standing.running()), TaskTracker::new(), stop.clone());
-    let looked = tokio::time::timeout(limit::DOCTOR_CHECK_TIMEOUT, question.bearer(&identity, config)).await;
+    let taken_back = revocations(running);
+    let left = barred::without(&Arc::new(config.clone()), &taken_back.barred());
+    let identity = Identity::new(&left, taken_back, TaskTracker::new(), stop.clone());
+    let looked = tokio::time::timeout(limit::DOCTOR_CHECK_TIMEOUT, question.bearer(&identity, &left)).await;
     stop.cancel();
     let looked = looked.map_err(|_| "the issuer of the token did not answer in time".to_owned())?;
     let bearer = looked.map_err(|stop| format!("whose token it is cannot be said: {stop}"))?;
-    question.answer((config, &understood.policy), bearer.as_ref(), jiff::Timestamp::now())
+    let usable = |bearer: Bearer| running.map_or(Ok(()), |running| running.lets(&bearer.persona)).map(|()| bearer);
+    let bearer = bearer.map(|looked| looked.and_then(usable));
+    question.answer((&left, &understood.policy), bearer.as_ref(), jiff::Timestamp::now())
 }

@@ -32,6 +32,12 @@ fn bundle(issuer: &IssuerConfig, spiffe: &SpiffeConfig, looked: &Result<BundleFa
             format!("the bundle of {} is empty: none of its workloads gets in", spiffe.trust_domain),
             "keys in it need use = \"jwt-svid\" or \"x509-svid\"; a plain JWKS has neither",
         ),
+        Ok(BundleFacts { without: Some(problem), .. }) => Finding::warn(
+            name,
+            format!("half of the bundle of {} cannot be had: {problem}", spiffe.trust_domain),
+            "nothing, where none of its workloads comes with such; otherwise have its workload API answer both of \
+             FetchJWTBundles and FetchX509Bundles",
+        ),
         Ok(facts) => Finding::ok(
             name,
             format!(

@@ -9,8 +9,16 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::finding::Finding;
+use crate::config::AgentState;
 use crate::control::client::{ClientError, request};
+use crate::control::operations::ServerStatus;
 use crate::control::{HeldRevocations, Readiness};
+use crate::gateway::glance::AgentStatus;
+use crate::gateway::lifecycle;
+use crate::identity::Persona;
+use crate::identity::revoked::Stopped;
+use crate::ids::{AgentId, ServerId};
+use crate::outcome::Refusal;
 
 /// A gateway that runs, and what it says.
 pub struct Running {
@@ -18,6 +26,10 @@ pub struct Running {
     readiness: Result<Readiness, String>,
     /// What was taken back.
     pub revocations: Result<HeldRevocations, String>,
+    agents: Result<Vec<AgentStatus>, String>,
+    servers: Result<Vec<ServerStatus>, String>,
+    /// Whether there are reviews, which may have ended grants.
+    pub reviews: bool,
 }
 
 /// Whether a gateway runs on this state directory.
@@ -39,7 +51,10 @@ pub async fn ask(state: &Path) -> Standing {
     };
     let readiness = ready(state).await.map_err(|error| error.to_string());
     let revocations = get(state, "/revocations").await.map_err(|error| error.to_string());
-    Standing::Runs(Box::new(Running { status, readiness, revocations }))
+    let agents = get(state, "/agents").await.map_err(|error| error.to_string());
+    let servers = get(state, "/servers").await.map_err(|error| error.to_string());
+    let reviews = get::<Vec<Value>>(state, "/reviews").await.is_ok_and(|reviews| !reviews.is_empty());
+    Standing::Runs(Box::new(Running { status, readiness, revocations, agents, servers, reviews }))
 }
 
 async fn get<T: DeserializeOwned>(state: &Path, path: &str) -> Result<T, ClientError> {
@@ -80,6 +95,36 @@ impl Standing {
 }
 
 impl Running {
+    /// What keeps it from saying what was taken back or stopped.
+    pub fn untold(&self) -> Option<String> {
+        let problems = [self.revocations.as_ref().err(), self.agents.as_ref().err(), self.servers.as_ref().err()];
+        problems.into_iter().flatten().next().cloned()
+    }
+
+    /// What is stopped there, beside what was taken back.
+    pub fn stopped(&self) -> Stopped {
+        let mut stopped = Stopped::default();
+        // What the files say there is not decided there.
+        for agent in self.agents.iter().flatten().filter(|agent| !agent.because.is_empty()) {
+            let state = if agent.state == "retired" { AgentState::Retired } else { AgentState::Suspended };
+            stopped.agents.extend(AgentId::new(&agent.agent).map(|id| (id, state)));
+        }
+        let gone = self.servers.iter().flatten().filter(|server| server.health == "revoked");
+        stopped.servers.extend(gone.filter_map(|server| ServerId::new(&server.server).ok()));
+        stopped
+    }
+
+    /// Whether somebody may use the agents that they come with.
+    ///
+    /// # Errors
+    /// `agent_inactive`.
+    pub fn lets(&self, persona: &Persona) -> Result<(), Refusal> {
+        lifecycle::uses_none(persona, |agent, user| {
+            let known = self.agents.iter().flatten().find(|known| known.agent == agent.as_str());
+            known.is_some_and(|known| known.stopped_for.iter().any(|stopped| stopped == user.as_str()))
+        })
+    }
+
     fn findings(&self, revision: Option<&str>) -> Vec<Finding> {
         let text = |name: &str| self.status.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (version, own) = (text("version"), env!("CARGO_PKG_VERSION"));

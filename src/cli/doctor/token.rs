@@ -18,7 +18,21 @@ use crate::identity::{Caller, Groups, Identity, Presented, Resource, Revocations
 use crate::ids::ServerId;
 use crate::outcome::{Reason, Stop};
 
-/// What a gateway that runs has taken back, for the same decision.
+impl Examined {
+    /// The same, where a gateway that runs does not let whoever that is use their agents.
+    pub fn held_against(mut self, running: Option<&Running>) -> Self {
+        let asked = self.caller.as_ref().zip(running);
+        if let Some(Err(refusal)) = asked.map(|(caller, running)| running.lets(caller.persona())) {
+            let found = format!("{}: {}", refusal.reason, refusal.hint);
+            let fix = "bailiwick agents list says why; bailiwick agents resume AGENT --for USER gives it back";
+            self.findings.push(Finding::bad("agent", found, fix));
+            self.caller = None;
+        }
+        self
+    }
+}
+
+/// What a gateway that runs has taken back and stopped, for the same decision.
 pub fn revocations(running: Option<&Running>) -> Arc<Revocations> {
     let revocations = Arc::new(Revocations::default());
     if let Some(held) = running.and_then(|running| running.revocations.as_ref().ok()) {
@@ -33,7 +47,8 @@ pub fn revocations(running: Option<&Running>) -> Arc<Revocations> {
             let revocation = Revocation { target: words.try_into().ok()?, mode, actor, note, at: held.at };
             Some(Held { since: held.since, revocation })
         });
-        revocations.replace(held.epoch, known.collect());
+        let stopped = running.map(Running::stopped).unwrap_or_default();
+        revocations.replace_with(held.epoch, known.collect(), stopped);
     }
     revocations
 }
@@ -241,7 +256,11 @@ fn refused(config: &Config, stop: &Stop, says: &TokenSays) -> Finding {
             "add the client `{}` to an agent in policies/agents.toml, or set interactive_default in {table}",
             says.client.as_deref().unwrap_or("(none)")
         ),
-        Reason::AgentInactive => "set state = \"active\" and a later expires for it in policies/agents.toml".to_owned(),
+        Reason::AgentInactive => {
+            "bailiwick agents list says whether it was stopped while the gateway runs; where the files say so: set state = \
+             \"active\" and a later expires for it in policies/agents.toml"
+                .to_owned()
+        },
         Reason::TokenBound => "whoever holds its key sends a proof with each request (DPoP), which cannot be tried here: \
                                bailiwick explain SERVER/TOOL --token - says who that is and what they may do. One that is \
                                bound in another way than to a key (cnf.jkt) or a certificate (cnf.x5t#S256): have the \

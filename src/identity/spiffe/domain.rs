@@ -152,8 +152,13 @@ impl Domain {
     }
 
     /// Whether there is a bundle that is not too old.
-    pub fn is_known(&self) -> bool {
+    fn is_known(&self) -> bool {
         self.known().is_some()
+    }
+
+    /// Whether somebody may get in: by its bundle, or by roots that came without one.
+    pub fn is_ready(&self) -> bool {
+        self.is_known() || self.has_roots()
     }
 
     /// Whether a key for JWT-SVIDs is in the bundle; nothing where there is no bundle.
@@ -276,7 +281,7 @@ impl Domain {
             }
             // It is who says what is in force; there is no sequence that could go back.
             (BundlePlace::Workload(socket), _) => {
-                let mut bundles = Bundles::open(socket, Asked::Keys).await?;
+                let mut bundles = Bundles::open(socket, Asked::Keys, false).await?;
                 let said = bundles.next(self.config.trust_domain.as_str());
                 let said = tokio::time::timeout(limit::WORKLOAD_API_TIMEOUT, said).await;
                 let said = said.map_err(|_| "it says nothing".to_owned())??;
@@ -330,7 +335,7 @@ impl Domain {
 }
 
 /// What a bundle holds, for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BundleFacts {
     /// Keys that verify JWT-SVIDs.
     pub jwt_keys: usize,
@@ -338,6 +343,8 @@ pub struct BundleFacts {
     pub roots: bool,
     /// How often it wants to be read.
     pub refresh: Duration,
+    /// Why its keys, or its roots, cannot be had, where they come apart.
+    pub without: Option<String>,
 }
 
 /// Reads the bundle of a trust domain once, as a gateway with this listener would.
@@ -350,12 +357,24 @@ pub async fn look_at_bundle(
     listens_on_loopback: bool,
 ) -> Result<BundleFacts, String> {
     let domain = Domain::new(issuer, config, listens_on_loopback, CancellationToken::new());
-    let bundle = domain.read(domain.client().await?.as_ref()).await?;
-    let roots = match &config.bundle {
-        BundlePlace::Workload(socket) => domain.read_roots(socket).await?.verifier.is_some(),
-        BundlePlace::File(_) | BundlePlace::Web(_) | BundlePlace::Spiffe(_) => bundle.roots.is_some(),
+    let bundle = domain.read(domain.client().await?.as_ref()).await;
+    let BundlePlace::Workload(socket) = &config.bundle else {
+        let bundle = bundle?;
+        let (jwt_keys, roots) = (bundle.len(), bundle.roots.is_some());
+        return Ok(BundleFacts { jwt_keys, roots, refresh: bundle.refresh, without: None });
     };
-    Ok(BundleFacts { jwt_keys: bundle.len(), roots, refresh: bundle.refresh })
+    // Each of the two lets somebody in by itself.
+    let keys = bundle.map(|bundle| bundle.len()).map_err(|problem| format!("no keys for JWT-SVIDs: {problem}"));
+    let roots = domain.read_roots(socket).await.map(|roots| roots.verifier.is_some());
+    let roots = roots.map_err(|problem| format!("no roots for X.509-SVIDs: {problem}"));
+    let problems: Vec<&str> =
+        [keys.as_ref().err(), roots.as_ref().err()].into_iter().flatten().map(String::as_str).collect();
+    let without = (!problems.is_empty()).then(|| problems.join("; "));
+    let (jwt_keys, roots) = (keys.unwrap_or(0), roots.unwrap_or(false));
+    match without {
+        Some(problem) if jwt_keys == 0 && !roots => Err(problem),
+        without => Ok(BundleFacts { jwt_keys, roots, refresh: limit::BUNDLE_REFRESH_USUAL, without }),
+    }
 }
 
 /// A bundle with which an endpoint can be known again.

@@ -16,7 +16,7 @@ use crate::limit;
 use crate::outcome::Failure;
 use crate::shelf::Version;
 use crate::store::changed::Noted;
-use crate::store::voided::has_gaps;
+use crate::store::voided::{has_gaps, reaches_by_files};
 use crate::store::{Told, ToldChange, unavailable};
 
 impl Postgres {
@@ -59,6 +59,9 @@ impl Postgres {
                 }
                 ToldChange::Lifted(revocation) => {
                     remove(&mut transaction, &revocation.target, revocation.mode, epoch).await.map_err(unavailable)?;
+                    if reaches_by_files(&revocation.target) {
+                        forget(&mut transaction, epoch).await.map_err(unavailable)?;
+                    }
                     Noted::revocation(revocation, true)?
                 }
                 ToldChange::Rows(rows, changes) => {

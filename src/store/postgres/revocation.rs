@@ -11,7 +11,9 @@ use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
 use crate::store::changed::Noted;
 use crate::store::row::{self, Counts, Row};
+use crate::store::voided::names;
 use crate::store::{epoch, unavailable};
+use crate::wire::voids::Mark;
 
 impl Postgres {
     /// Adds one; durable when it returns. The row of the epoch is held until then, so that epochs are as old as they
@@ -41,6 +43,7 @@ impl Postgres {
     pub(in crate::store) async fn lift(
         &self,
         since: RevocationEpoch,
+        also: &[Mark],
         actor: &str,
         note: &str,
     ) -> Result<Option<(RevocationEpoch, Revocation)>, Failure> {
@@ -63,7 +66,8 @@ impl Postgres {
                 Ok(_) => return Ok(Ok(None)),
                 Err(failure) => return Ok(Err(failure)),
             };
-            void(&mut transaction, &revocation.target, since.0.cast_signed(), next).await?;
+            let names = names(&revocation.target).chain(also.iter().map(|mark| mark.name()));
+            void(&mut transaction, names, since.0.cast_signed(), next).await?;
             let told = Revocation { actor: actor.to_owned(), note: note.to_owned(), ..revocation.clone() };
             let noted = match Noted::revocation(&told, true) {
                 Ok(noted) => noted,
@@ -129,7 +133,7 @@ pub(super) async fn remove(
         .fetch_optional(&mut *connection)
         .await?;
     let Some(row) = row else { return Ok(()) };
-    void(connection, target, row.try_get(0)?, epoch).await
+    void(connection, names(target), row.try_get(0)?, epoch).await
 }
 
 /// Writes one revocation; one of the same target and mode is renewed and never takes anything back.

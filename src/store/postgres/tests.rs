@@ -49,7 +49,7 @@ async fn what_became_of_revocations_at_one_replica_is_told_to_the_others_up_to_a
     let (here, there) = (place.open().await, place.another().open().await);
     let block = revocation(RevocationTarget::Token("jti".to_owned()), RevocationMode::Block);
     let since = here.revoke(&block).await.unwrap();
-    let (_, lifted) = here.lift(since, "user:corp/ann", "found again").await.unwrap().unwrap();
+    let (_, lifted) = here.lift(since, &[], "user:corp/ann", "found again").await.unwrap().unwrap();
     assert_eq!(lifted, block, "what held");
     let all = there.changed_since(RevocationEpoch(0)).await.unwrap();
     assert_eq!(all[0].what, What::Revoked(block.clone()));

@@ -4,11 +4,10 @@ use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
 use super::{Postgres, durable, within};
-use crate::identity::revoked::RevocationTarget;
 use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
 use crate::store::unavailable;
-use crate::store::voided::{FORGOTTEN, SECTION, Voided, names, sorted};
+use crate::store::voided::{FORGOTTEN, SECTION, Voided, sorted};
 
 impl Postgres {
     /// What was lifted after that epoch, as far as it is remembered.
@@ -62,14 +61,14 @@ impl Postgres {
     }
 }
 
-/// Remembers that this had been taken back since then, and is lifted in that epoch.
+/// Remembers that these names of marks had been taken back since then, and are lifted in that epoch.
 pub(super) async fn void(
     connection: &mut PgConnection,
-    target: &RevocationTarget,
+    names: impl Iterator<Item = String>,
     since: i64,
     lifted: i64,
 ) -> Result<(), sqlx::Error> {
-    for name in names(target) {
+    for name in names {
         put(connection, &name, &sorted(lifted), since).await?;
     }
     Ok(())

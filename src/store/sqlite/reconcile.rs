@@ -16,7 +16,7 @@ use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
 use crate::shelf::Version;
 use crate::store::changed::Noted;
-use crate::store::voided::has_gaps;
+use crate::store::voided::{has_gaps, reaches_by_files};
 use crate::store::{Told, ToldChange};
 
 impl Sqlite {
@@ -44,6 +44,9 @@ impl Sqlite {
                 }
                 ToldChange::Lifted(revocation) => {
                     remove(&mut transaction, &revocation.target, revocation.mode, epoch).await?;
+                    if reaches_by_files(&revocation.target) {
+                        forget(&mut transaction, epoch).await?;
+                    }
                     Noted::revocation(revocation, true)?
                 }
                 ToldChange::Rows(rows, changes) => {

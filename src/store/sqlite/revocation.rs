@@ -12,6 +12,8 @@ use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
 use crate::store::changed::Noted;
 use crate::store::row::{self, Counts, Row};
+use crate::store::voided::names;
+use crate::wire::voids::Mark;
 
 impl Sqlite {
     /// Adds one; durable when it returns.
@@ -33,6 +35,7 @@ impl Sqlite {
     pub(in crate::store) async fn lift(
         &self,
         since: RevocationEpoch,
+        also: &[Mark],
         actor: &str,
         why: &str,
     ) -> Result<Option<(RevocationEpoch, Revocation)>, Failure> {
@@ -52,7 +55,8 @@ impl Sqlite {
             .await
             .map_err(unavailable)?;
         let next: i64 = row.try_get(0).map_err(unavailable)?;
-        void(&mut transaction, &lifted.revocation.target, since.0.cast_signed(), next).await?;
+        let names = names(&lifted.revocation.target).chain(also.iter().map(|mark| mark.name()));
+        void(&mut transaction, names, since.0.cast_signed(), next).await?;
         let told = Revocation { actor: actor.to_owned(), note: why.to_owned(), ..lifted.revocation.clone() };
         note(&mut transaction, next, &Noted::revocation(&told, true)?).await?;
         transaction.commit().await.map_err(unavailable)?;
@@ -108,7 +112,7 @@ pub(super) async fn remove(
         .await
         .map_err(unavailable)?;
     let Some(row) = row else { return Ok(()) };
-    void(connection, target, row.try_get(0).map_err(unavailable)?, epoch).await
+    void(connection, names(target), row.try_get(0).map_err(unavailable)?, epoch).await
 }
 
 /// Writes one revocation; one of the same target and mode is renewed and never takes anything back.

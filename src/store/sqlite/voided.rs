@@ -4,10 +4,9 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::{Sqlite, unavailable};
-use crate::identity::revoked::RevocationTarget;
 use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
-use crate::store::voided::{FORGOTTEN, SECTION, Voided, names, sorted};
+use crate::store::voided::{FORGOTTEN, SECTION, Voided, sorted};
 
 impl Sqlite {
     /// What was lifted after that epoch, as far as it is remembered.
@@ -58,14 +57,14 @@ impl Sqlite {
     }
 }
 
-/// Remembers that this had been taken back since then, and is lifted in that epoch.
+/// Remembers that these names of marks had been taken back since then, and are lifted in that epoch.
 pub(super) async fn void(
     connection: &mut SqliteConnection,
-    target: &RevocationTarget,
+    names: impl Iterator<Item = String>,
     since: i64,
     lifted: i64,
 ) -> Result<(), Failure> {
-    for name in names(target) {
+    for name in names {
         put(connection, &name, &sorted(lifted), since).await?;
     }
     Ok(())

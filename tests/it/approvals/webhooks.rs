@@ -128,6 +128,31 @@ async fn a_place_that_does_not_answer_holds_up_no_other_and_a_confirmation_is_to
     drop(silent);
 }
 
+#[tokio::test]
+async fn a_key_of_webhooks_that_is_lost_while_the_gateway_runs_signs_on_and_no_other_is_made() {
+    let (url, taken) = receiver().await;
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let hook = format!("[webhooks.chat]\nurl = \"{url}\"\nevents = [\"approval.requested\"]\nallow_private = true\n");
+    let gateway = setup(&issuer, &upstream, GATES).sections(&hook).start().await;
+    let file = gateway.state().join("keys/webhook");
+    assert!(file.exists(), "a start makes it");
+    let printed = || gateway.command(&["keys", "webhook", "chat", "--json", "--config", "servers.toml"]);
+    let known: Value = serde_json::from_slice(&printed().stdout).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let token = issuer.token("alice", &["developers"], &gateway.resource());
+    waits(&gateway.client(&token).call_tool("tools__echo", json!({ "to": "x" })).await);
+    let limit = std::time::Duration::from_secs(20);
+    eventually_within(limit, "a message", async || !taken.lock().unwrap().is_empty()).await;
+    assert_eq!(taken.lock().unwrap()[0].headers["webhook-key-id"], known["ids"][0].as_str().unwrap());
+    // Nobody is told of a key that signs nothing.
+    let output = printed();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("keys/webhook"), "{output:?}");
+    let reloaded = gateway.command(&["reload"]);
+    let told = String::from_utf8_lossy(&[reloaded.stdout, reloaded.stderr].concat()).into_owned();
+    assert!(told.contains("keys/webhook") && told.contains("the keys in use stay"), "{told}");
+    assert!(!file.exists());
+}
+
 /// What of a webhook's messages came, by type.
 fn types(taken: &Mutex<Vec<Taken>>) -> Vec<String> {
     let of = |taken: &Taken| serde_json::from_str::<Value>(&taken.body).unwrap()["type"].as_str().unwrap().to_owned();

@@ -2,7 +2,8 @@
 //! another.
 //!
 //! Decides when a stream is opened anew. Refuses to know what a bundle is. Invariants: trouble with one stream changes nothing
-//! of the other; trouble withdraws nothing before it is too old, and what is left out of a message is withdrawn at once.
+//! of the other; trouble withdraws nothing before it is too old, and what is left out of a message is withdrawn at once, as is
+//! everything once it knows us no more, on whichever stream it says so.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ impl Domain {
     async fn follow_one(&self, socket: &Path, asked: Asked) {
         let mut failures = 0_u32;
         loop {
-            let problem = match Bundles::open(socket, asked).await {
+            let problem = match Bundles::open(socket, asked, self.has_some(asked)).await {
                 Ok(mut bundles) => self.hear(&mut bundles, asked, &mut failures).await,
                 Err(problem) => Some(problem),
             };
@@ -37,6 +38,19 @@ impl Domain {
             }
             tokio::time::sleep(pause_after(failures)).await;
         }
+    }
+
+    /// Whether anything counts that it has said.
+    fn has_some(&self, asked: Asked) -> bool {
+        match asked {
+            Asked::Keys => self.known().is_some_and(|known| known.len() > 0),
+            Asked::Roots => self.has_roots(),
+        }
+    }
+
+    /// Whether there are roots that came apart from the keys.
+    pub(super) fn has_roots(&self) -> bool {
+        self.apart().is_some_and(|roots| roots.verifier.is_some())
     }
 
     /// What is wrong with a stream; nothing, where it has only been silent.
@@ -112,7 +126,7 @@ impl Domain {
 
     /// What it says of its roots at this moment.
     pub(super) async fn read_roots(&self, socket: &Path) -> Result<Roots, String> {
-        let mut bundles = Bundles::open(socket, Asked::Roots).await?;
+        let mut bundles = Bundles::open(socket, Asked::Roots, false).await?;
         let said = tokio::time::timeout(limit::WORKLOAD_API_TIMEOUT, bundles.next(self.config.trust_domain.as_str()));
         let said = said.await.map_err(|_| "it says nothing".to_owned())??;
         said.map_or_else(|| Ok(Roots::none()), |told| Roots::read(&told))
