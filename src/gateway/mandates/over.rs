@@ -51,7 +51,14 @@ impl Gateway {
     /// Ends these, and tells of those that nobody else has ended; whether there were any.
     async fn end_together(&self, these: Vec<(Mandate, Row)>, by: &str) -> Result<bool, Failure> {
         let known = self.revocation_epoch();
-        let ended = self.guard.mandates().end_all(these, by).await?;
+        let ended = match self.guard.mandates().end_all(these, by).await {
+            Ok(ended) => ended,
+            Err(failure) => {
+                // Some of them may be over, and told of later.
+                let _taken = self.take_revocations().await;
+                return Err(failure);
+            }
+        };
         let Some(epoch) = ended.iter().map(|(_, epoch)| *epoch).max() else { return Ok(false) };
         self.standing.compare(known, epoch)?;
         self.take_revocations().await?;

@@ -230,7 +230,7 @@ impl Approvals {
                 }
                 // Of one that somebody has decided in this moment, nothing is used while its caller is refused.
                 if let Err(Stop::Failed(failure)) =
-                    self.withdraw_row(kept, version, "access was taken from whoever called, or from the server").await
+                    self.withdraw_row(kept, version, "access was taken from whoever called, or to the server").await
                 {
                     return Err(failure);
                 }

@@ -410,8 +410,8 @@ impl Approvals {
 }
 
 /// Whether what was taken back names whoever asked, or what was asked for: as that is known by a token, by its agents and who
-/// answers for them and for the key, by the mandate, by the server and who answers for that. Whom a request names that does
-/// not say by which token it was made, nobody knows.
+/// answers for them and for the key, by the mandate, by the server and who answers for that. Of a request that does not say
+/// by which token it was made nobody knows that it is not meant.
 pub(super) fn is_of(kept: &Kept, lifted: &Revocations, written: &Config) -> bool {
     let (barred, token) = (lifted.barred(), kept.requester.token.as_ref());
     let mut agents = kept.requester.party.agents.iter();
