@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::delegate::Grant;
 use crate::gateway::Gateway;
 use crate::guard::mandate::{Held, Use};
+use crate::limit;
 use crate::outcome::{Outcome, Reason, Refusal};
 use crate::wire::mcp::meta;
 use crate::wire::{Json, Message};
@@ -48,7 +49,7 @@ pub struct Mandated {
 
 impl Mandated {
     /// At that moment by the store's clock; it is no use of it.
-    pub fn new(held: &Held, now_us: i64) -> Self {
+    fn new(held: &Held, now_us: i64) -> Self {
         let left_us = u64::try_from(held.ends_us().saturating_sub(now_us)).unwrap_or_default();
         let left = Duration::from_micros(left_us);
         Self { held: held.clone(), _use: None, ends: Instant::now() + left, doubted: false }
@@ -56,12 +57,14 @@ impl Mandated {
 
     /// It is used from now on, until this is dropped.
     pub fn used(gateway: &Arc<Gateway>, held: &Held) -> Self {
-        let begun = gateway.guard().mandates().begin_use(held);
-        if begun.as_ref().is_some_and(|begun| begun.is_due) {
+        let mut begun = gateway.guard().mandates().begin_use(held);
+        if let Some(mut turn) = begun.as_mut().and_then(Use::turn) {
             let gateway = Arc::clone(gateway);
             tokio::spawn(async move {
-                if let Err(failure) = gateway.guard().mandates().tell_uses().await {
+                if let Err(failure) = gateway.guard().mandates().tell_uses(&mut turn).await {
                     tracing::debug!(%failure, "that a mandate is used is told later");
+                    // The next call would fare no better: it has no turn until then.
+                    tokio::time::sleep(limit::MANDATE_USE_RETRY).await;
                 }
             });
         }

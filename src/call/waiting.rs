@@ -228,7 +228,7 @@ async fn get(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, task: T
             let gone = Outcome::Failed(Failure::after(Reason::ReplicaLost, "whoever made the call is gone"));
             Ok(shown(&own, id, &end_of(&gone)))
         }
-        Stage::Waits => match gateway.guard().approvals().named(&own.approval).await {
+        Stage::Waits => match gateway.guard().approvals().named(&own.approval, &gateway.snapshot().written).await {
             Err(stop) if stop.reason() == Reason::TargetUnknown => Ok(refused(&own, Reason::ApprovalOver)),
             Err(stop) => Err(stop),
             Ok((kept, now_us)) => match kept.state(now_us) {
@@ -284,7 +284,7 @@ async fn cancel(
         // The same call may wait as another task, which goes on.
         if is_cancelled && !waits_elsewhere(gateway, caller.principal(), &own.approval).await? {
             // What is over already needs no word more.
-            let _over = gateway.guard().approvals().withdraw(&own.approval).await;
+            let _over = gateway.guard().approvals().withdraw(&own.approval, &gateway.snapshot().written).await;
         }
     }
     Ok(Outcome::Complete(Json::of(&json!({ "resultType": "complete" }))))

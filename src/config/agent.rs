@@ -50,6 +50,12 @@ impl AgentConfig {
             AgentKind::Autonomous => MandateNeed::Required,
         })
     }
+
+    /// Who answers for what is done through it with that key, or without one: its owner, and the key's.
+    pub fn answered_for_by<'a>(&'a self, key: Option<&'a str>) -> impl Iterator<Item = &'a str> {
+        let of_key = self.keys.iter().filter(move |own| Some(own.id.as_str()) == key);
+        std::iter::once(self.owner.as_str()).chain(of_key.map(|own| own.owner.as_str()))
+    }
 }
 
 /// Used by a person, or on its own.

@@ -51,8 +51,8 @@ pub trait Brake: Send + Sync + 'static {
     fn is_stopped(&self, owner: &str) -> bool;
     /// All revocations that hold.
     fn revocations(&self) -> BoxFuture<'_, Result<Vec<Held>, Failure>>;
-    /// Lifts one that refuses nothing any more.
-    fn lift_spent<'a>(&'a self, since: RevocationEpoch, actor: &'a str) -> BoxFuture<'a, Result<(), Failure>>;
+    /// Lifts those that refuse nothing any more.
+    fn lift_spent<'a>(&'a self, spent: &'a [Held]) -> BoxFuture<'a, Result<(), Failure>>;
     /// What a token of that feed says, where it may be believed; nobody is asked for keys where that may not be.
     fn statement<'a>(
         &'a self,

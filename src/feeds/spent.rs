@@ -18,11 +18,12 @@ impl Feeds {
                 return tracing::warn!(%failure, "what is spent could not be looked for");
             }
         };
-        let spent = held.iter().filter(|held| is_spent(&config, held, now));
-        for held in spent.take(limit::FEED_SPENT_LIFTED_MAX) {
-            if let Err(failure) = self.brake.lift_spent(held.since, &held.revocation.actor).await {
-                return tracing::warn!(%failure, "what is spent could not be lifted");
-            }
+        let spent = held.into_iter().filter(|held| is_spent(&config, held, now));
+        let spent: Vec<_> = spent.take(limit::FEED_SPENT_LIFTED_MAX).collect();
+        if !spent.is_empty()
+            && let Err(failure) = self.brake.lift_spent(&spent).await
+        {
+            tracing::warn!(%failure, "what is spent could not be lifted");
         }
     }
 }

@@ -59,7 +59,7 @@ impl Brake for Slow {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    fn lift_spent<'a>(&'a self, _: RevocationEpoch, _: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
+    fn lift_spent<'a>(&'a self, _: &'a [Held]) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(std::future::ready(Ok(())))
     }
 

@@ -94,7 +94,7 @@ impl Gateway {
     /// `store_unavailable`.
     pub async fn approvals(&self, all: bool) -> Result<Vec<ApprovalView>, Stop> {
         let filter = if all { Filter::All } else { Filter::Pending };
-        let (found, now_us) = self.guard().approvals().list(filter).await?;
+        let (found, now_us) = self.guard().approvals().list(filter, &self.snapshot().written).await?;
         Ok(found.iter().map(|kept| self.told_approval(kept, now_us)).collect())
     }
 
@@ -103,7 +103,7 @@ impl Gateway {
     /// # Errors
     /// `target_unknown`, `store_unavailable`.
     pub async fn approval(&self, id: &str, name: &str, who: Option<&Who>) -> Result<ApprovalView, Stop> {
-        let (kept, now_us) = self.guard().approvals().named(id).await?;
+        let (kept, now_us) = self.guard().approvals().named(id, &self.snapshot().written).await?;
         self.guard().approvals().viewed(&kept, who, name);
         Ok(self.told_approval(&kept, now_us))
     }
@@ -113,7 +113,7 @@ impl Gateway {
     /// # Errors
     /// `target_unknown`, also for somebody else's; `store_unavailable`.
     pub async fn own_approval(&self, caller: &Caller, id: &str) -> Result<ApprovalView, Stop> {
-        let (kept, now_us) = self.guard().approvals().named(id).await?;
+        let (kept, now_us) = self.guard().approvals().named(id, &self.snapshot().written).await?;
         let own = caller.persona().user.as_ref().is_some_and(|user| user.as_str() == kept.requester.party.user);
         if own { Ok(self.told_approval(&kept, now_us)) } else { Err(Refusal::new(Reason::TargetUnknown).into()) }
     }
@@ -126,7 +126,8 @@ impl Gateway {
         self.standing().current()?;
         let now = self.snapshot();
         let files = (&*now.config, &*now.policy);
-        let (kept, now_us) = self.guard().approvals().approve(id, approver, shown, files, now_s()).await?;
+        let approvals = self.guard().approvals();
+        let (kept, now_us) = approvals.approve(id, approver, shown, files, &now.written, now_s()).await?;
         Ok(self.told_approval(&kept, now_us))
     }
 
@@ -136,7 +137,7 @@ impl Gateway {
     /// As [`crate::guard::Approvals::deny`].
     pub async fn deny(&self, id: &str, name: &str, note: &str, who: Option<&Who>) -> Result<ApprovalView, Stop> {
         let denier = Denier { name: name.to_owned(), note: note.to_owned() };
-        let (kept, now_us) = self.guard().approvals().deny(id, &denier, who).await?;
+        let (kept, now_us) = self.guard().approvals().deny(id, &denier, who, &self.snapshot().written).await?;
         Ok(self.told_approval(&kept, now_us))
     }
 

@@ -108,7 +108,8 @@ impl Gateway {
     pub async fn propose_standing(&self, wish: &Wish, by: &Caller) -> Result<StandingView, Stop> {
         self.standing().current()?;
         let now = self.snapshot();
-        let (standing, _) = self.guard().approvals().propose(wish, (by, now_s()), &now.config, &now.policy).await?;
+        let files = (&*now.config, &*now.policy);
+        let (standing, _) = self.guard().approvals().propose(wish, (by, now_s()), files, &now.written).await?;
         Ok(self.told_standing(&standing, 0))
     }
 

@@ -52,8 +52,8 @@ impl Gateway {
         let told = noted("expired", &mandate, &calls);
         let note = MandateNote { actor: CLOCK, note: UNUSED, epoch: Some(epoch), ..told };
         self.journal.mandated(&note).await?;
-        self.guard.approvals().withdraw_ended().await?;
-        self.guard.mandates().tell(id).await?;
+        self.guard.approvals().withdraw_ended(&self.snapshot().written).await?;
+        self.guard.mandates().tell(std::slice::from_ref(id)).await?;
         Ok(true)
     }
 }

@@ -26,7 +26,8 @@ impl Live {
 
     /// Whether nobody took back a mandate or one above it, or the access of whoever holds one of them.
     pub(super) fn not_revoked(&self, held: &Held) -> Result<(), Refusal> {
-        let revoked = held.all().find(|mandate| mandate.is_taken_back(&self.revocations));
+        let written = Arc::clone(&self.snapshot.load().written);
+        let revoked = held.all().find(|mandate| mandate.is_taken_back(&self.revocations, &written));
         revoked.map_or(Ok(()), |mandate| {
             let hint = format!("the mandate {} was taken back, or its holder's access since; open another", mandate.id);
             Err(Refusal::new(Reason::MandateEnded).hint(hint))

@@ -3,24 +3,26 @@
 //! Decides whom a handle fits. Refuses to know how requests are spelled. Invariants: a handle opens for the one caller
 //! whom it was made for and is unknown to everybody else; what is opened, and what is over, is on the record.
 
+mod over;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::Gateway;
 use super::ask::Meant;
-use super::idle;
 use crate::delegate::TakenBack;
 use crate::guard::approval::Token;
-use crate::guard::mandate::{CLOCK, Completion, Held, Looked, Opening};
+use crate::guard::mandate::{Completion, Held, Opening};
 pub use crate::guard::mandate::{Mandate, Wish};
 use crate::guard::{Left, Party};
-use crate::identity::revoked::{Revocation, RevocationTarget};
+use crate::identity::revoked::RevocationTarget;
 use crate::identity::{Caller, KEYS};
-use crate::ids::{MandateId, PrincipalKey, RevocationEpoch, Subject};
+use crate::ids::{MandateId, PrincipalKey, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::record::mandated::MandateNote;
+pub use over::follow_mandates;
 
 /// What handles of mandates are sealed for.
 const PURPOSE: &str = "mandate";
@@ -250,94 +252,13 @@ impl Gateway {
         let note = MandateNote { actor: by, note, epoch: Some(epoch), ..told };
         self.journal.mandated(&note).await?;
         // Whoever could not come to here completes it again, and it goes on from there.
-        if let Err(failure) = self.guard.approvals().withdraw_ended().await {
+        if let Err(failure) = self.guard.approvals().withdraw_ended(&self.snapshot().written).await {
             tracing::warn!(%failure, mandate = %id, "what waits for approval under it is withdrawn later");
         }
-        if let Err(failure) = self.guard.mandates().tell(id).await {
+        if let Err(failure) = self.guard.mandates().tell(std::slice::from_ref(id)).await {
             tracing::warn!(%failure, mandate = %id, "that its end is on the record is not remembered");
         }
         Ok(status)
-    }
-
-    /// Ends, before it is lifted, what a revocation took back: that access was taken from whoever holds them ended these
-    /// mandates for good.
-    ///
-    /// # Errors
-    /// `store_unavailable`, `record_unavailable`.
-    pub async fn end_mandates_of(&self, lifted: &Revocation, by: &str) -> Result<(), Failure> {
-        // As the files say it: what was taken back is not in what is in force.
-        let config = Arc::clone(&self.snapshot().written);
-        let mut after: Option<String> = None;
-        loop {
-            let meant = |mandate: &Mandate| mandate.is_of(lifted, &config);
-            let (named, next) = self.guard.mandates().open_ones(after.as_deref(), meant).await?;
-            for id in named {
-                // One that somebody has just ended is over as well.
-                if let Err(Stop::Failed(failure)) = self.complete_mandate(&id, by).await {
-                    return Err(failure);
-                }
-            }
-            let Some(next) = next else { return Ok(()) };
-            after = Some(next);
-        }
-    }
-
-    /// Takes back the credentials of mandates that are over, wherever and however they ended.
-    pub(super) async fn drop_ended_mandates(&self) {
-        for path in self.delegate.mandates_held() {
-            if path.split('/').any(|id| self.guard.mandates().is_being_ended(id)) {
-                continue;
-            }
-            let Some(id) = path.rsplit('/').next().and_then(|id| MandateId::new(id).ok()) else { continue };
-            let now_us = self.standing.now_us();
-            match self.guard.mandates().find(&id, self.revocation_epoch()).await {
-                Ok(Some(held))
-                    if self.live.not_revoked(&held).is_ok() && !held.all().any(|one| one.is_over(now_us)) => {}
-                Ok(_) => {
-                    let taken = self.delegate.drop_for(&RevocationTarget::Mandate(id.clone())).await;
-                    tracing::info!(mandate = %id, taken, "credentials of a mandate that is over are taken back");
-                }
-                Err(failure) => tracing::debug!(%failure, mandate = %id, "whether it is over is looked at later"),
-            }
-        }
-    }
-
-    /// Tells of mandates that are over and of which nobody told, one page of them; answers where to go on.
-    pub(super) async fn tell_of_ended(&self, after: Option<&str>) -> Result<Option<String>, Failure> {
-        let Looked { untold, may_be_idle, next } = self.guard.mandates().untold(after).await?;
-        self.end_what_is_idle(may_be_idle).await?;
-        if untold.is_empty() {
-            return Ok(next);
-        }
-        self.guard.approvals().withdraw_ended().await?;
-        let (ended, over): (Vec<_>, Vec<_>) = untold.into_iter().partition(|(mandate, _)| mandate.ended.is_some());
-        // One replica ends each, whoever comes first; all of a page with few epochs, which everybody looks at once.
-        let expired = self.guard.mandates().expire(over).await?;
-        if !expired.is_empty()
-            && let Err(failure) = self.take_revocations().await
-        {
-            tracing::warn!(%failure, "mandates have expired; that is taken at the next look at the store");
-        }
-        let expired = expired.into_iter().map(|(mandate, epoch)| (mandate, Some(epoch)));
-        for (mandate, epoch) in ended.into_iter().map(|(mandate, _)| (mandate, None)).chain(expired) {
-            if let Err(failure) = self.tell_of_end(&mandate, epoch).await {
-                tracing::warn!(%failure, mandate = %mandate.id, "that a mandate is over is told later");
-            }
-        }
-        Ok(next)
-    }
-
-    /// Puts on the record that one is over, and keeps that it is there: should that be cut off, it is told once more.
-    async fn tell_of_end(&self, mandate: &Mandate, epoch: Option<RevocationEpoch>) -> Result<(), Failure> {
-        let calls = self.guard.by_server(mandate).await?;
-        let epoch = Some(epoch.unwrap_or_else(|| self.revocation_epoch()));
-        let (event, actor, note) = match &mandate.ended {
-            Some(ended) if ended.is_by_disuse() => ("expired", CLOCK, idle::UNUSED),
-            Some(ended) if !ended.is_by_the_clock() => ("completed", ended.by.as_str(), ""),
-            _ => ("expired", CLOCK, ""),
-        };
-        self.journal.mandated(&MandateNote { actor, note, epoch, ..noted(event, mandate, &calls) }).await?;
-        self.guard.mandates().tell(&mandate.id).await
     }
 
     /// A mandate as it is told of.
@@ -371,10 +292,11 @@ impl Gateway {
         let holder = holder.map(|holder| holder.0.to_string());
         let now_us = self.standing.now_us();
         let listed = self.guard.mandates().list(holder.as_deref()).await?;
+        let written = Arc::clone(&self.snapshot().written);
         let status = |mandate: Mandate| {
             let names = || std::iter::once(&mandate.id).chain(&mandate.above);
             let above = names().any(|id| self.live.revocations.is_mandate_revoked(id));
-            let revoked = above || mandate.is_taken_back(&self.live.revocations);
+            let revoked = above || mandate.is_taken_back(&self.live.revocations, &written);
             let state = if revoked { "revoked" } else { mandate.state(now_us) }.to_owned();
             MandateStatus {
                 state,
@@ -385,37 +307,6 @@ impl Gateway {
             }
         };
         Ok(listed.into_iter().map(status).collect())
-    }
-}
-
-/// Looks after the ends of mandates that nobody ordered here: what expired, and what ended at another replica.
-pub async fn follow_mandates(gateway: Arc<Gateway>) {
-    let (stopping, mut decisions) = (gateway.stopping(), gateway.decisions());
-    let mut after: Option<String> = None;
-    loop {
-        let is_time = tokio::select! {
-            () = stopping.cancelled() => return,
-            changed = decisions.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                false
-            }
-            () = tokio::time::sleep(limit::MANDATES_LOOK_INTERVAL) => true,
-        };
-        gateway.drop_ended_mandates().await;
-        if is_time {
-            if let Err(failure) = gateway.guard().mandates().tell_uses().await {
-                tracing::debug!(%failure, "that mandates are used is told later");
-            }
-            after = match gateway.tell_of_ended(after.as_deref()).await {
-                Ok(next) => next,
-                Err(failure) => {
-                    tracing::debug!(%failure, "mandates that expired are looked for later");
-                    None
-                }
-            };
-        }
     }
 }
 

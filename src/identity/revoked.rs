@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use super::Identity;
 use super::caller::{Person, TokenFacts};
 use super::described::AccountName;
-use crate::config::AgentState;
+use crate::config::{AgentState, Config};
 use crate::ids::{AgentId, Digest, IssuerAlias, MandateId, RevocationEpoch, ServerId};
 use crate::inversion::{self, Control};
 use crate::outcome::{Failure, Reason, Refusal};
@@ -121,6 +121,17 @@ impl Barred {
             _ => {}
         }
     }
+
+    /// Whether an agent is among it, or whoever answers for that agent or for its key, as the files are written: what was
+    /// taken back is not in what is in force.
+    #[must_use]
+    pub fn bars(&self, agent: &str, key: Option<&str>, written: &Config) -> bool {
+        let known = || written.agents.get(agent);
+        let is_gone = |owner: &str| self.owners.contains(owner);
+        let is_barred = self.agents.contains(agent)
+            || (!self.owners.is_empty() && known().is_some_and(|known| known.answered_for_by(key).any(is_gone)));
+        is_barred && !inversion::is_off(Control::Owner)
+    }
 }
 
 /// How long it holds, and for what.
@@ -207,6 +218,14 @@ struct Snapshot {
 }
 
 impl Revocations {
+    /// These alone, whatever else holds: what names somebody because of them is asked as what holds is.
+    #[must_use]
+    pub fn of(held: Vec<Held>) -> Self {
+        let only = Self::default();
+        only.replace(RevocationEpoch::default(), held);
+        only
+    }
+
     /// The epoch of the snapshot.
     #[must_use]
     pub fn epoch(&self) -> RevocationEpoch {

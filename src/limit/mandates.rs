@@ -14,6 +14,10 @@ pub const MANDATES_OPENED_PER_DAY_MAX: u32 = 2_000;
 pub const MANDATE_BYTES_MAX: usize = 16 * 1024;
 /// Mandates that have ended are looked for this often.
 pub const MANDATES_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// That mandates are used, which could not be told, is told again after so long.
+pub const MANDATE_USE_RETRY: Duration = Duration::from_secs(1);
+/// Ends of mandates that are put on the record at once: they wait for the same disk.
+pub const MANDATES_TOLD_AT_ONCE_MAX: usize = 16;
 /// Whoever ends a mandate tells of it within this time, or somebody else does.
 pub const MANDATE_TOLD_WITHIN: Duration = Duration::from_secs(60);
 /// Mandates that stand above one another, the last one included.

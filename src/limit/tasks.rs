@@ -23,6 +23,9 @@ pub const TASKS_PER_STREAM_MAX: usize = 32;
 pub const TASKS_MANDATED_MAX: usize = 100;
 /// How often that is tried while its principal has as many calls under way as it may; a second apart.
 pub const TASK_CANCEL_TRIES_MAX: usize = 60;
+/// A task that keeps a mandate from ending for want of use is asked about within this time, or within a quarter of how long
+/// nobody has to use that.
+pub const TASK_LOOKED_AT_WITHIN: Duration = Duration::from_secs(300);
 /// Tasks of one principal that `tasks/list` remembers; the oldest makes room.
 pub const TASKS_GIVEN_MAX: usize = 64;
 /// Of all principals; whoever asked last is among them. Of most tasks some 700 bytes.

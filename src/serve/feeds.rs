@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use super::operations::lift;
 use crate::config::{Config, FeedConfig};
 use crate::control::{Lifting, Operations};
 use crate::egress::{EgressPolicy, is_loopback};
@@ -52,10 +53,14 @@ impl Brake for Gateway {
         Box::pin(async move { Ok(Operations::revocations(self).await?.1) })
     }
 
-    fn lift_spent<'a>(&'a self, since: RevocationEpoch, actor: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
-        let note = "spent: everything from before it has expired".to_owned();
-        let lifting = Lifting { since, actor: actor.to_owned(), note };
-        Box::pin(async move { Operations::lift(self, lifting).await.map(drop) })
+    fn lift_spent<'a>(&'a self, spent: &'a [Held]) -> BoxFuture<'a, Result<(), Failure>> {
+        let lifting = |held: &Held| Lifting {
+            since: held.since,
+            actor: held.revocation.actor.clone(),
+            note: "spent: everything from before it has expired".to_owned(),
+        };
+        let liftings: Vec<_> = spent.iter().map(lifting).collect();
+        Box::pin(async move { lift::all(self, &liftings).await.map(drop) })
     }
 
     fn statement<'a>(

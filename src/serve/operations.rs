@@ -1,6 +1,7 @@
 //! What administrators ask of the running gateway, over the socket or at their listener.
 
 mod labels;
+pub(super) mod lift;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -97,43 +98,7 @@ impl Operations for Gateway {
     }
 
     fn lift(&self, lifting: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {
-        Box::pin(async move {
-            self.standing().believed()?;
-            let (_, held) = self.store().revocations().await?;
-            let mut also = Vec::new();
-            if let Some(held) = held.iter().find(|held| held.since == lifting.since) {
-                also = held.revocation.target.marks_of_owned(&self.snapshot().written);
-                // While nobody whom it names is heard: what they had asked for is void, and stays so.
-                self.end_mandates_of(&held.revocation, &lifting.actor).await?;
-                self.guard().approvals().withdraw_of(&held.revocation, &self.config()).await?;
-                self.guard().approvals().take_back_of(held, &self.config()).await?;
-                let now = self.snapshot();
-                self.guard().approvals().end_fallen((&now.config, &now.policy)).await?;
-            }
-            // That it is going to be lifted, and by whom, is on the record already: nothing is loosened that nobody can
-            // read of.
-            let Some((epoch, lifted)) = self.store().lift(lifting.since, &also, &lifting.actor, &lifting.note).await?
-            else {
-                // Somebody has lifted it whose answer may not have come to the end.
-                self.take_revocations().await?;
-                return Ok(None);
-            };
-            if let Err(failure) = self.tell(epoch).await {
-                match self.store().revoke(&lifted).await {
-                    Ok(_) => {
-                        self.take_revocations().await?;
-                        return Err(failure);
-                    }
-                    // It is lifted, and an error would say that it is not.
-                    Err(again) => tracing::error!(
-                        %failure, %again,
-                        "a revocation was lifted, and the record tells no more of it than that it was going to be"
-                    ),
-                }
-            }
-            self.take_revocations().await?;
-            Ok(Some(epoch))
-        })
+        Box::pin(async move { lift::all(self, &[lifting]).await })
     }
 
     fn credentials(&self) -> BoxFuture<'_, Result<Vec<IssuedCredential>, Failure>> {

@@ -9,6 +9,7 @@ use crate::support::replicas::Replicas;
 use crate::support::scripted::{Scripted, raw, result, text, tool};
 
 mod counted;
+mod given;
 mod over;
 
 const ADMIN: &str = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\" }]";
@@ -138,6 +139,10 @@ impl Running {
         let url = format!("{}/api/v1{path}", self.gateway.admin);
         Client::new(&url, Some(&self.administrator())).post(&[], body.to_string()).await
     }
+}
+
+fn approving() -> String {
+    ADMIN.replace("client_id = \"test-admin\"", "client_id = \"test-admin\", approves = true")
 }
 
 /// Opens a mandate with the gateway's own tool; its id and its handle.

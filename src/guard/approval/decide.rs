@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::kept::{Decision, Denial, Kept, State};
 use super::pages::Pages;
+use super::standing::is_of;
 use super::{Approvals, LIVE, NAMED, Rules, approver, gates_of, kept_for_us, noted, read};
 use crate::config::{Config, GateConfig, GateKind};
-use crate::identity::Caller;
-use crate::identity::revoked::Revocation;
+use crate::identity::{Caller, Revocations};
 use crate::ids::Digest;
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
@@ -38,11 +38,12 @@ pub enum Filter {
 }
 
 impl Approvals {
-    /// Requests, newest first, and the store's clock. What ran out is told on the record, once.
+    /// Requests, newest first, and the store's clock. What ran out is told on the record, once. The files as they are
+    /// written say who answers for the agents of mandates, here and below.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn list(&self, filter: Filter) -> Result<(Vec<Kept>, i64), Stop> {
+    pub async fn list(&self, filter: Filter, written: &Config) -> Result<(Vec<Kept>, i64), Stop> {
         let now_us = self.shelf.clock_us().await?;
         let (mut found, mut known): (Vec<Kept>, _) = (Vec::new(), HashMap::new());
         let mut pages = Pages::of(&*self.shelf, NAMED);
@@ -61,7 +62,7 @@ impl Approvals {
                 if listed.len() >= limit::APPROVALS_LISTED_MAX {
                     break;
                 }
-                let kept = self.shown(kept, &mut known, now_us).await?;
+                let kept = self.shown(kept, &mut known, written, now_us).await?;
                 if filter == Filter::All || kept.state(now_us) == State::Pending {
                     listed.push(kept);
                 }
@@ -75,11 +76,11 @@ impl Approvals {
     ///
     /// # Errors
     /// `target_unknown`, `store_unavailable`.
-    pub async fn named(&self, id: &str) -> Result<(Kept, i64), Stop> {
+    pub async fn named(&self, id: &str, written: &Config) -> Result<(Kept, i64), Stop> {
         let now_us = self.shelf.clock_us().await?;
         let (kept, version) = self.find(id).await?;
         self.notice(&kept, version, now_us).await;
-        Ok((self.unless_over(kept, now_us).await?, now_us))
+        Ok((self.unless_over(kept, written, now_us).await?, now_us))
     }
 
     /// That somebody who could decide has looked at it.
@@ -97,12 +98,13 @@ impl Approvals {
         approver: &Caller,
         shown: Digest,
         (config, policy): (&Config, &Policy),
+        written: &Config,
         now_s: i64,
     ) -> Result<(Kept, i64), Stop> {
         let rules = Rules { config, policy, operation: AdminOperation::Approve };
         for _ in 0..limit::APPROVAL_TRIES_MAX {
             let now_us = self.shelf.clock_us().await?;
-            let (mut kept, version) = self.live(id, now_us).await?;
+            let (mut kept, version) = self.live(id, written, now_us).await?;
             if kept.shown != shown {
                 let hint = "that is not what was shown: look at it again";
                 return Err(Refusal::new(Reason::ApprovalChanged).hint(hint).into());
@@ -168,10 +170,16 @@ impl Approvals {
     ///
     /// # Errors
     /// `target_unknown`, `approval_over`, `approval_changed`, `store_unavailable`.
-    pub async fn deny(&self, id: &str, denier: &Denier, who: Option<&Who>) -> Result<(Kept, i64), Stop> {
+    pub async fn deny(
+        &self,
+        id: &str,
+        denier: &Denier,
+        who: Option<&Who>,
+        written: &Config,
+    ) -> Result<(Kept, i64), Stop> {
         for _ in 0..limit::APPROVAL_TRIES_MAX {
             let now_us = self.shelf.clock_us().await?;
-            let (mut kept, version) = self.live(id, now_us).await?;
+            let (mut kept, version) = self.live(id, written, now_us).await?;
             let waits_us = kept.pending_until_us.saturating_sub(kept.requested_at_us);
             kept.denied = Some(Denial {
                 by: denier.name.clone(),
@@ -196,10 +204,10 @@ impl Approvals {
     ///
     /// # Errors
     /// `target_unknown`, `approval_over`, `approval_changed`, `store_unavailable`.
-    pub async fn withdraw(&self, id: &str) -> Result<(), Stop> {
+    pub async fn withdraw(&self, id: &str, written: &Config) -> Result<(), Stop> {
         for _ in 0..limit::APPROVAL_TRIES_MAX {
             let now_us = self.shelf.clock_us().await?;
-            let (kept, version) = self.live(id, now_us).await?;
+            let (kept, version) = self.live(id, written, now_us).await?;
             match self.withdraw_row(kept, version, "whoever called wants it no more").await {
                 Err(stop) if stop.reason() == Reason::ApprovalChanged => {}
                 done => return done,
@@ -208,21 +216,21 @@ impl Approvals {
         Err(Refusal::new(Reason::ApprovalChanged).into())
     }
 
-    /// Takes back whatever waits, or was approved, of callers whom this took access from, when they may call again: that
-    /// stopped these calls for good. What they have asked for since a sign-out goes on.
+    /// Takes back whatever waits, or was approved, of callers whom these took access from, and at servers that they took
+    /// back, when it may be called again: that stopped these calls for good. What was asked for since a sign-out goes on.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn withdraw_of(&self, lifted: &Revocation, config: &Config) -> Result<(), Failure> {
+    pub async fn withdraw_of(&self, lifted: &Revocations, written: &Config) -> Result<(), Failure> {
         let mut pages = Pages::of(&*self.shelf, LIVE);
         while let Some(page) = pages.next().await? {
             for (kept, version) in page {
-                if kept.consumed.is_some() || kept.denied.is_some() || !self.is_of(&kept, lifted, config) {
+                if kept.consumed.is_some() || kept.denied.is_some() || !is_of(&kept, lifted, written) {
                     continue;
                 }
                 // Of one that somebody has decided in this moment, nothing is used while its caller is refused.
                 if let Err(Stop::Failed(failure)) =
-                    self.withdraw_row(kept, version, "access was taken from whoever called").await
+                    self.withdraw_row(kept, version, "access was taken from whoever called, or to the server").await
                 {
                     return Err(failure);
                 }
@@ -262,7 +270,7 @@ impl Approvals {
     }
 
     /// A request that can still be decided.
-    async fn live(&self, id: &str, now_us: i64) -> Result<(Kept, Version), Stop> {
+    async fn live(&self, id: &str, written: &Config, now_us: i64) -> Result<(Kept, Version), Stop> {
         let (named, _) = self.find(id).await?;
         let row = self.shelf.row(LIVE, &named.binding.to_string()).await?;
         let live = row.as_ref().map(read).transpose()?.filter(|(kept, _)| kept.id == id);
@@ -271,7 +279,7 @@ impl Approvals {
             Stop::from(Refusal::new(Reason::ApprovalOver).hint(hint))
         };
         let (kept, version) = live.ok_or_else(|| over(named.state(i64::MAX)))?;
-        let kept = self.unless_over(kept, now_us).await?;
+        let kept = self.unless_over(kept, written, now_us).await?;
         match kept.state(now_us) {
             State::Pending | State::Approved => Ok((kept, version)),
             state => Err(over(state)),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::approver;
 use crate::config::{Config, GateConfig, GateKind, ServerConfig};
 use crate::guard::Party;
-use crate::identity::{Caller, Hop, Person, TokenFacts};
+use crate::identity::{Caller, Hop, KEYS, Person, TokenFacts};
 use crate::ids::{CallId, Digest, IssuerAlias, PolicyRevision};
 use crate::inversion::{self, Control};
 use crate::policy::{Decided, Permit};
@@ -337,6 +337,12 @@ impl Token {
             person: Person::Unknown,
             hops: self.hops.clone(),
         })
+    }
+
+    /// The API key that it is, by its name.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.client.as_deref().filter(|_| self.issuer == KEYS)
     }
 
     /// The client that it was got with.

@@ -7,13 +7,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::kept::{Decision, Kept};
+use super::kept::{Decision, Kept, Token};
 use super::request::random;
 use super::{Approvals, Rules, approver, gates_of, noted};
 use crate::config::{Config, GateConfig, GateKind};
-use crate::identity::Caller;
-use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
-use crate::ids::Digest;
+use crate::identity::{Caller, Revocations};
+use crate::ids::{Digest, MandateId};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::condition::Condition;
@@ -178,8 +177,8 @@ impl Approvals {
         &self,
         wish: &Wish,
         (by, now_s): (&Caller, i64),
-        config: &Config,
-        policy: &Policy,
+        (config, policy): (&Config, &Policy),
+        written: &Config,
     ) -> Result<(Standing, i64), Stop> {
         let invalid = |hint: String| Refusal::new(Reason::ParametersInvalid).hint(hint);
         if !(1..=limit::STANDING_USES_MAX).contains(&wish.uses) {
@@ -200,7 +199,7 @@ impl Approvals {
             );
             return Err(invalid(hint).into());
         }
-        let (like, now_us) = self.named(&wish.like).await?;
+        let (like, now_us) = self.named(&wish.like, written).await?;
         let gates = gates(&like, config)?;
         if like.mandate.is_some() && like.template.is_none() {
             let hint = "a mandate without a template is one task: its calls are approved one by one";
@@ -351,20 +350,19 @@ impl Approvals {
         Ok((understood(&row)?, row.version))
     }
 
-    /// Takes back, before a revocation is lifted, whatever was given by somebody whom it names: that access was taken
-    /// from them ended it for good. The same for callers, where all access was taken from them.
+    /// Takes back, before revocations are lifted, whatever was given by somebody whom they name: that access was taken
+    /// from them ended it for good. The same for callers, and of servers, where these blocks among them took all access.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn take_back_of(&self, lifted: &Held, config: &Config) -> Result<(), Failure> {
-        let is_block = matches!(lifted.revocation.mode, RevocationMode::Block);
+    pub async fn take_back_of(&self, blocks: Option<&Revocations>, written: &Config) -> Result<(), Failure> {
         let (all, _) = self.standing_ones().await.map_err(|stop| match stop {
             Stop::Failed(failure) => failure,
             Stop::Refused(refusal) => Failure::before(Reason::StoreUnavailable, refusal.hint),
         })?;
         let named = |standing: &Standing| {
             let gave = |decision: &Decision| !approver::is_trusted(decision, &self.revocations);
-            standing.of.decisions.iter().any(gave) || (is_block && self.is_of(&standing.of, &lifted.revocation, config))
+            standing.of.decisions.iter().any(gave) || blocks.is_some_and(|blocks| is_of(&standing.of, blocks, written))
         };
         for standing in all.iter().filter(|standing| named(standing)) {
             let gone = Change::new(STANDING, standing.of.id.as_str(), Expect::Anything, Action::Remove);
@@ -378,22 +376,6 @@ impl Approvals {
             );
         }
         Ok(())
-    }
-
-    /// Whether what was taken back names whoever asked, or what was asked for.
-    pub(super) fn is_of(&self, kept: &Kept, lifted: &Revocation, config: &Config) -> bool {
-        let facts = kept.requester.token.as_ref().and_then(|token| token.facts(false));
-        let acts = |agent: &str| kept.requester.party.agents.iter().any(|known| known == agent);
-        match &lifted.target {
-            RevocationTarget::Agent(agent) => acts(agent.as_str()),
-            RevocationTarget::Owner(owner) => {
-                config.agents.iter().any(|(id, agent)| agent.owner == *owner && acts(id.as_str()))
-            }
-            RevocationTarget::Mandate(mandate) => kept.mandate.as_deref() == Some(mandate.as_str()),
-            RevocationTarget::Server(server) => kept.server == server.as_str(),
-            RevocationTarget::Account(..) => false,
-            _ => facts.is_none_or(|facts| lifted.covers(&facts)),
-        }
     }
 
     /// That somebody has said yes, on the record, with what it is for.
@@ -425,6 +407,21 @@ impl Approvals {
             Changed::Full(_) => Err(Refusal::new(Reason::ApprovalsLimited).into()),
         }
     }
+}
+
+/// Whether what was taken back names whoever asked, or what was asked for: as that is known by a token, by its agents and who
+/// answers for them and for the key, by the mandate, by the server and who answers for that. Of a request that does not say
+/// by which token it was made nobody knows that it is not meant.
+pub(super) fn is_of(kept: &Kept, lifted: &Revocations, written: &Config) -> bool {
+    let (barred, token) = (lifted.barred(), kept.requester.token.as_ref());
+    let mut agents = kept.requester.party.agents.iter();
+    let mandate = kept.mandate.as_deref().and_then(|id| MandateId::new(id).ok());
+    let owner = super::server(written, &kept.server).map(|server| &server.owner);
+    barred.servers.contains(kept.server.as_str())
+        || owner.is_some_and(|owner| barred.owners.contains(owner))
+        || agents.any(|agent| barred.bars(agent, token.and_then(Token::key), written))
+        || mandate.is_some_and(|mandate| lifted.is_mandate_revoked(&mandate))
+        || token.and_then(|token| token.facts(false)).is_none_or(|facts| lifted.check(&facts).is_err())
 }
 
 /// What a row says.

@@ -8,6 +8,7 @@ use futures_util::future::{BoxFuture, ready};
 use serde_json::json;
 
 use super::*;
+use crate::identity::fixture;
 
 /// Rows in memory. Whoever changes one finds that somebody else has just done so, or that its section is full.
 #[derive(Debug, Default)]
@@ -124,7 +125,7 @@ async fn a_list_asks_once_for_each_mandate_and_writes_nothing() {
     let shelf = Crowded::with((0..300).flat_map(|number| rows(&under(number))).chain(mandates), 0);
     let (approvals, _state) = approvals(&shelf);
     for filter in [Filter::All, Filter::Pending] {
-        let (listed, _) = approvals.list(filter).await.unwrap();
+        let (listed, _) = approvals.list(filter, &fixture::config()).await.unwrap();
         let waiting = listed.iter().filter(|kept| kept.state(NOW_US) == State::Pending).count();
         assert_eq!((listed.len(), waiting), (if filter == Filter::All { 300 } else { 100 }, 100));
         assert_eq!((shelf.reads.swap(0, Ordering::SeqCst), shelf.tries()), (3, 0));
@@ -137,7 +138,7 @@ async fn the_newest_of_many_requests_are_listed() {
     let shelf = Crowded::with((0..more).flat_map(|number| rows(&kept(number))), 0);
     let (approvals, _state) = approvals(&shelf);
     for filter in [Filter::All, Filter::Pending] {
-        let (listed, now_us) = approvals.list(filter).await.unwrap();
+        let (listed, now_us) = approvals.list(filter, &fixture::config()).await.unwrap();
         assert_eq!((listed.len(), now_us), (limit::APPROVALS_LISTED_MAX, NOW_US));
         let newest = (0..more).rev().take(limit::APPROVALS_LISTED_MAX).map(|number| format!("{number:05}"));
         assert!(listed.iter().map(|kept| kept.id.clone()).eq(newest));
@@ -149,9 +150,9 @@ async fn a_decision_that_somebody_else_is_always_quicker_than_gives_up() {
     let shelf = Crowded::with(rows(&kept(1)), 0);
     let (approvals, _state) = approvals(&shelf);
     let changed = |stop: Stop| assert_eq!(stop.reason(), Reason::ApprovalChanged);
-    changed(approvals.withdraw("00001").await.unwrap_err());
+    changed(approvals.withdraw("00001", &fixture::config()).await.unwrap_err());
     assert_eq!(shelf.tries(), limit::APPROVAL_TRIES_MAX);
-    changed(approvals.deny("00001", &denier(), None).await.unwrap_err());
+    changed(approvals.deny("00001", &denier(), None, &fixture::config()).await.unwrap_err());
     assert_eq!(shelf.tries(), limit::APPROVAL_TRIES_MAX);
 }
 

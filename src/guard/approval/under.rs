@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use super::kept::{Kept, State};
 use super::pages::Pages;
 use super::{Approvals, LIVE, read};
+use crate::config::Config;
 use crate::guard::mandate::{MANDATES, Mandate};
 use crate::ids::MandateId;
 use crate::outcome::{Failure, Stop};
@@ -20,14 +21,14 @@ impl Approvals {
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn withdraw_ended(&self) -> Result<(), Failure> {
+    pub async fn withdraw_ended(&self, written: &Config) -> Result<(), Failure> {
         let now_us = self.shelf.clock_us().await?;
         let mut known: HashMap<String, bool> = HashMap::new();
         let mut pages = Pages::of(&*self.shelf, LIVE);
         while let Some(page) = pages.next().await? {
             for (kept, version) in page {
                 let Some(mandate) = kept.mandate.clone().filter(|_| waits(&kept, now_us)) else { continue };
-                if self.known_over(mandate, &mut known, now_us).await?
+                if self.known_over(mandate, &mut known, written, now_us).await?
                     && let Err(Stop::Failed(failure)) = self.withdraw_row(kept, version, OVER).await
                 {
                     return Err(failure);
@@ -42,12 +43,13 @@ impl Approvals {
         &self,
         mandate: String,
         known: &mut HashMap<String, bool>,
+        written: &Config,
         now_us: i64,
     ) -> Result<bool, Failure> {
         if let Some(over) = known.get(&mandate) {
             return Ok(*over);
         }
-        let over = self.is_over(&mandate, now_us).await?;
+        let over = self.is_over(&mandate, written, now_us).await?;
         known.insert(mandate, over);
         Ok(over)
     }
@@ -61,10 +63,11 @@ impl Approvals {
         &self,
         kept: Kept,
         known: &mut HashMap<String, bool>,
+        written: &Config,
         now_us: i64,
     ) -> Result<Kept, Failure> {
         let Some(mandate) = kept.mandate.clone().filter(|_| waits(&kept, now_us)) else { return Ok(kept) };
-        let over = self.known_over(mandate, known, now_us).await?;
+        let over = self.known_over(mandate, known, written, now_us).await?;
         Ok(if over { Kept { withdrawn: true, ..kept } } else { kept })
     }
 
@@ -72,9 +75,9 @@ impl Approvals {
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub(super) async fn unless_over(&self, kept: Kept, now_us: i64) -> Result<Kept, Failure> {
+    pub(super) async fn unless_over(&self, kept: Kept, written: &Config, now_us: i64) -> Result<Kept, Failure> {
         let Some(mandate) = kept.mandate.as_deref().filter(|_| waits(&kept, now_us)) else { return Ok(kept) };
-        if !self.is_over(mandate, now_us).await? {
+        if !self.is_over(mandate, written, now_us).await? {
             return Ok(kept);
         }
         let row = self.shelf.row(LIVE, &kept.binding.to_string()).await?;
@@ -87,14 +90,15 @@ impl Approvals {
     }
 
     /// Whether a mandate is over, or one above it, or it was taken back, or it is gone.
-    async fn is_over(&self, mandate: &str, now_us: i64) -> Result<bool, Failure> {
+    async fn is_over(&self, mandate: &str, written: &Config, now_us: i64) -> Result<bool, Failure> {
+        let is_over = |one: &Mandate| one.is_over(now_us) || one.is_taken_back(&self.revocations, written);
         let Some(own) = self.mandate(mandate).await? else { return Ok(true) };
-        if own.is_over(now_us) || own.is_taken_back(&self.revocations) {
+        if is_over(&own) {
             return Ok(true);
         }
         for id in &own.above {
             let above = self.mandate(id.as_str()).await?;
-            if above.is_none_or(|above| above.is_over(now_us) || above.is_taken_back(&self.revocations)) {
+            if above.is_none_or(|above| is_over(&above)) {
                 return Ok(true);
             }
         }

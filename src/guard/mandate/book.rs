@@ -6,8 +6,8 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::idle::{self, Use, Uses};
-use super::{CLOCK, Ended, Held, Mandate};
+use super::idle::{self, Turn, Use, Uses};
+use super::{Ended, Held, Mandate};
 use crate::ids::{Digest, MandateId, RevocationEpoch};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
@@ -118,12 +118,18 @@ impl Mandates {
         self.uses.begin(held)
     }
 
+    /// The turn to tell other replicas what is used here; nothing while somebody has it.
+    #[must_use]
+    pub fn turn_to_tell(&self) -> Option<Turn> {
+        self.uses.turn()
+    }
+
     /// Tells other replicas what is used here.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn tell_uses(&self) -> Result<(), Failure> {
-        self.uses.tell(self.shelf.as_ref()).await
+    pub async fn tell_uses(&self, turn: &mut Turn) -> Result<(), Failure> {
+        self.uses.tell(self.shelf.as_ref(), turn).await
     }
 
     /// Whether nobody has used a mandate for too long.
@@ -211,24 +217,30 @@ impl Mandates {
         &self,
         after: Option<&str>,
         meant: impl Fn(&Mandate) -> bool,
-    ) -> Result<(Vec<MandateId>, Option<String>), Failure> {
+    ) -> Result<(Vec<(Mandate, Row)>, Option<String>), Failure> {
         let rows = self.shelf.rows(MANDATES, None, after).await?;
         let last = rows.last().map(|row| row.key.clone()).filter(|_| rows.len() >= limit::SHELF_ROWS_READ_MAX);
         let now_us = self.shelf.clock_us().await?;
-        let found = rows.iter().filter_map(|row| read(row).ok()).filter(|found| !found.is_over(now_us) && meant(found));
-        Ok((found.map(|mandate| mandate.id).collect(), last))
+        let is_meant = |found: &Mandate| !found.is_over(now_us) && meant(found);
+        let found = rows.into_iter().filter(|row| !is_told(row));
+        let found = found.filter_map(|row| Some((read(&row).ok().filter(is_meant)?, row)));
+        Ok((found.collect(), last))
     }
 
-    /// Ends those whose time has come, with one epoch for as many of them as fit into a change; answers which of them nobody
-    /// else has ended, each with the epoch that includes it. What is over by the clock stays over, whatever that says
-    /// afterwards: whoever remembers it as it was has to forget that.
+    /// Ends these, with one epoch for as many of them as fit into a change; answers which of them nobody else has ended,
+    /// each with the epoch that includes it. Also what is over by the clock is ended: it stays over, whatever that says
+    /// afterwards, and whoever remembers it as it was has to forget that.
     ///
     /// # Errors
     /// `store_unavailable`. Those that were ended all the same are found by [`Self::untold`] again.
-    pub async fn expire(&self, over: Vec<(Mandate, Row)>) -> Result<Vec<(Mandate, RevocationEpoch)>, Failure> {
+    pub async fn end_all(
+        &self,
+        these: Vec<(Mandate, Row)>,
+        by: &str,
+    ) -> Result<Vec<(Mandate, RevocationEpoch)>, Failure> {
         let at_us = self.shelf.clock_us().await?;
-        let mut expired = Vec::new();
-        for some in over.chunks(limit::SHELF_CHANGES_MAX) {
+        let mut all = Vec::new();
+        for some in these.chunks(limit::SHELF_CHANGES_MAX) {
             let mut some = some.to_vec();
             for _ in 0..limit::SHELF_TRIES_MAX {
                 some.retain(|(mandate, _)| mandate.ended.is_none());
@@ -236,20 +248,20 @@ impl Mandates {
                     break;
                 }
                 let ended = some.iter().map(|(mandate, row)| {
-                    let mandate = Mandate { ended: Some(Ended { at_us, by: CLOCK.to_owned() }), ..mandate.clone() };
+                    let mandate = Mandate { ended: Some(Ended { at_us, by: by.to_owned() }), ..mandate.clone() };
                     Ok::<_, Failure>((changed(&mandate, row)?, mandate))
                 });
                 let (changes, ended): (Vec<_>, Vec<_>) =
                     ended.collect::<Result<Vec<_>, Failure>>()?.into_iter().unzip();
                 if let Changed::Done { epoch: Some(epoch), .. } = self.shelf.change(changes, Tell::Everybody).await? {
-                    expired.extend(ended.into_iter().map(|mandate| (mandate, epoch)));
+                    all.extend(ended.into_iter().map(|mandate| (mandate, epoch)));
                     break;
                 }
                 // Another replica was faster with some of them.
                 some = self.again(some).await?;
             }
         }
-        Ok(expired)
+        Ok(all)
     }
 
     /// The same as they are now.
@@ -262,18 +274,28 @@ impl Mandates {
         Ok(found)
     }
 
-    /// Keeps that the end of one is on the record.
+    /// Keeps that the ends of these are on the record.
     ///
     /// # Errors
-    /// `store_unavailable`; then it is told once more.
-    pub async fn tell(&self, id: &MandateId) -> Result<(), Failure> {
-        let Some(row) = self.shelf.row(MANDATES, id.as_str()).await? else { return Ok(()) };
-        let mandate = read(&row)?;
-        if mandate.told || mandate.ended.is_none() {
-            return Ok(());
+    /// `store_unavailable`; then they are told once more.
+    pub async fn tell(&self, ids: &[MandateId]) -> Result<(), Failure> {
+        for some in ids.chunks(limit::SHELF_CHANGES_MAX) {
+            let mut changes = Vec::with_capacity(some.len());
+            for id in some {
+                let Some(row) = self.shelf.row(MANDATES, id.as_str()).await? else { continue };
+                let mandate = read(&row)?;
+                if !mandate.told && mandate.ended.is_some() {
+                    changes.push(changed(&Mandate { told: true, ..mandate }, &row)?);
+                }
+            }
+            if !changes.is_empty() && !self.shelf.change(changes.clone(), Tell::Nobody).await?.is_done() {
+                // Another replica keeps it of one of them: that is no reason to tell of the others once more.
+                for change in changes {
+                    self.shelf.change(vec![change], Tell::Nobody).await?;
+                }
+            }
         }
-        let change = changed(&Mandate { told: true, ..mandate }, &row)?;
-        self.shelf.change(vec![change], Tell::Nobody).await.map(drop)
+        Ok(())
     }
 
     /// Those among the next mandates after that name that are over and not told of (expired ones, and those whose end
@@ -290,7 +312,7 @@ impl Mandates {
         let is_late = |ended: &Ended| ended.at_us.saturating_add(within_us) < now_us;
         let (mut untold, mut may_be_idle) = (Vec::new(), Vec::new());
         for row in rows {
-            let Ok(mandate) = read(&row) else { continue };
+            let Some(mandate) = (!is_told(&row)).then(|| read(&row).ok()).flatten() else { continue };
             if !mandate.is_over(now_us) {
                 may_be_idle.extend(mandate.idle().is_some().then_some(mandate));
             } else if !mandate.told && mandate.ended.as_ref().is_none_or(is_late) {
@@ -374,6 +396,12 @@ pub(super) fn read(row: &Row) -> Result<Mandate, Failure> {
     })
 }
 
+/// Whether a row says that the end of its mandate is on the record, which is the last that it ever says. Most rows do, and
+/// all of them are gone through again and again: they need not be understood for that.
+fn is_told(row: &Row) -> bool {
+    row.body.ends_with(r#","told":true}"#)
+}
+
 pub(super) fn body(mandate: &Mandate) -> Result<String, Failure> {
     serde_json::to_string(mandate).map_err(|error| Failure::before(Reason::Internal, error.to_string()))
 }
@@ -385,6 +413,7 @@ fn full(what: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::mandate::CLOCK;
     use crate::store::{StateDirectory, Store};
 
     #[tokio::test]
@@ -411,10 +440,10 @@ mod tests {
             keep(&mandate(None)).await;
         }
         let Looked { untold: over, .. } = mandates.untold(None).await.unwrap();
-        let expired = mandates.expire(over.clone()).await.unwrap();
+        let expired = mandates.end_all(over.clone(), CLOCK).await.unwrap();
         let epochs: std::collections::BTreeSet<_> = expired.iter().map(|(_, epoch)| *epoch).collect();
         assert_eq!((expired.len(), epochs.len()), (count, 2), "one for each change that they fit into");
-        assert!(mandates.expire(over).await.unwrap().is_empty(), "another replica has seen the same");
+        assert!(mandates.end_all(over, CLOCK).await.unwrap().is_empty(), "another replica has seen the same");
         assert!(mandates.untold(None).await.unwrap().untold.is_empty(), "whoever ended them is about to tell");
         // One that was ended long ago, and whoever did that was stopped before it was on the record.
         let late = mandate(Some(2));
@@ -423,7 +452,11 @@ mod tests {
             mandates.untold(None).await.unwrap().untold.into_iter().map(|(found, _)| found.id).collect::<Vec<_>>()
         };
         assert_eq!(untold().await, std::slice::from_ref(&late.id));
-        mandates.tell(&late.id).await.unwrap();
+        mandates.tell(std::slice::from_ref(&late.id)).await.unwrap();
         assert!(untold().await.is_empty());
+        let row = store.row(MANDATES, late.id.as_str()).await.unwrap().unwrap();
+        assert!(read(&row).unwrap().told && is_told(&row), "{}", row.body);
+        let boasting = Mandate { purpose: r#"","told":true}"#.to_owned(), ..late };
+        assert!(!is_told(&Row { body: body(&boasting).unwrap(), ..row }), "what its opener says is no end of it");
     }
 }

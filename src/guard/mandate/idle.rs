@@ -4,10 +4,10 @@
 //! it lasts; a mandate that is used at any replica is idle at none; whoever has no such time pays nothing.
 //!
 //! Each replica knows what it uses itself, and tells the others in a row, once in a quarter of the time: a mandate ends
-//! after that time without any use, and within a quarter of it more.
+//! after that time without any use, and within a quarter of it more. One at a time tells it, however slow the store is.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,31 @@ const USED: Section = Section { name: "mandate_used", rows_max: limit::MANDATES_
 pub(super) struct Uses {
     began: Instant,
     known: Mutex<HashMap<MandateId, Arc<Used>>>,
+    telling: Arc<Telling>,
+}
+
+/// Whether somebody tells others, and whether more is to be told since.
+#[derive(Debug, Default)]
+struct Telling {
+    is_on: AtomicBool,
+    again: AtomicBool,
+}
+
+/// The turn to tell others; nobody else has it until it is dropped.
+#[derive(Debug)]
+pub struct Turn(Arc<Telling>);
+
+impl Turn {
+    /// Whether more is to be told since.
+    fn goes_on(&self) -> bool {
+        self.0.again.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.is_on.store(false, Ordering::Release);
+    }
 }
 
 #[derive(Debug)]
@@ -43,8 +68,14 @@ struct Used {
 #[derive(Debug)]
 pub struct Use {
     of: Vec<Arc<Used>>,
-    /// Others are to be told.
-    pub is_due: bool,
+    turn: Option<Turn>,
+}
+
+impl Use {
+    /// The turn to tell others, where they are to be told of this and nobody does: whoever takes it does.
+    pub const fn turn(&mut self) -> Option<Turn> {
+        self.turn.take()
+    }
 }
 
 impl Drop for Use {
@@ -83,30 +114,41 @@ impl Used {
 
 impl Uses {
     pub(super) fn new() -> Self {
-        Self { began: Instant::now(), known: Mutex::default() }
+        Self { began: Instant::now(), known: Mutex::default(), telling: Arc::default() }
     }
 
     /// Something begins under a mandate; nothing where none of those that count ends when nobody uses it.
     pub(super) fn begin(&self, held: &Held) -> Option<Use> {
-        let mut of = Vec::new();
-        for (mandate, idle) in held.all().filter_map(|mandate| Some((mandate, mandate.idle()?))) {
-            let used = self.of(&mandate.id, idle);
-            used.under_way.fetch_add(1, Ordering::Relaxed);
-            used.touched();
-            of.push(used);
-        }
+        let mut counted = held.all().filter_map(|mandate| Some((mandate, mandate.idle()?))).peekable();
+        counted.peek()?;
+        let of: Vec<_> = {
+            // Under way before anybody sees that it is known: what nobody uses is forgotten.
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let begun = counted.map(|(mandate, idle)| {
+                let used = known.entry(mandate.id.clone()).or_insert_with(|| self.unused(idle));
+                used.under_way.fetch_add(1, Ordering::Relaxed);
+                used.touched();
+                Arc::clone(used)
+            });
+            begun.collect()
+        };
         let is_due = of.iter().any(|used| used.is_due());
-        (!of.is_empty()).then_some(Use { of, is_due })
+        Some(Use { of, turn: is_due.then(|| self.turn()).flatten() })
     }
 
-    fn of(&self, id: &MandateId, idle: Duration) -> Arc<Used> {
+    /// The turn to tell others, unless somebody has it, who tells once more then.
+    pub(super) fn turn(&self) -> Option<Turn> {
+        if self.telling.is_on.swap(true, Ordering::AcqRel) {
+            self.telling.again.store(true, Ordering::Release);
+            return None;
+        }
+        Some(Turn(Arc::clone(&self.telling)))
+    }
+
+    fn unused(&self, idle: Duration) -> Arc<Used> {
         let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
-        let fresh = || {
-            let (last_ms, told_ms) = (AtomicU64::new(0), AtomicU64::new(0));
-            Arc::new(Used { began: self.began, idle_ms, under_way: AtomicU32::new(0), last_ms, told_ms })
-        };
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(known.entry(id.clone()).or_insert_with(fresh))
+        let (last_ms, told_ms) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Used { began: self.began, idle_ms, under_way: AtomicU32::new(0), last_ms, told_ms })
     }
 
     /// How long ago it was used here for the last time; nothing where it was not.
@@ -116,13 +158,23 @@ impl Uses {
     }
 
     /// Tells the others what they have to know, and forgets what was not used for so long that it is over.
-    pub(super) async fn tell(&self, shelf: &dyn Shelf) -> Result<(), Failure> {
+    pub(super) async fn tell(&self, shelf: &dyn Shelf, turn: &mut Turn) -> Result<(), Failure> {
+        loop {
+            self.tell_what_is_due(shelf).await?;
+            if !turn.goes_on() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn tell_what_is_due(&self, shelf: &dyn Shelf) -> Result<(), Failure> {
         let due: Vec<_> = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.retain(|_, used| used.age_ms() < used.idle_ms.saturating_mul(2).max(KEPT_MS));
             known.values().filter(|used| used.is_under_way()).for_each(|used| used.touched());
             known.iter().filter(|(_, used)| used.is_due()).map(|(id, used)| (id.clone(), Arc::clone(used))).collect()
         };
+        let mut is_all = true;
         for batch in due.chunks(limit::SHELF_CHANGES_MAX) {
             let now_us = shelf.clock_us().await?;
             let mut told = Vec::with_capacity(batch.len());
@@ -139,12 +191,12 @@ impl Uses {
             }
             match shelf.change(changes, Tell::Nobody).await? {
                 Changed::Done { .. } => told.iter().for_each(|(used, ms)| used.told_ms.store(*ms, Ordering::Relaxed)),
-                Changed::Conflict(_) | Changed::Full(_) => {
-                    return Err(Failure::before(Reason::StoreUnavailable, "no more uses of mandates fit"));
-                }
+                // What is there already may be told all the same.
+                Changed::Conflict(_) | Changed::Full(_) => is_all = false,
             }
         }
-        Ok(())
+        let full = || Failure::before(Reason::StoreUnavailable, "no more uses of mandates fit");
+        is_all.then_some(()).ok_or_else(full)
     }
 
     /// Whether a mandate was used by nobody for too long; and the row that says so, if there is one.
@@ -205,6 +257,8 @@ fn us(time: Duration) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::BoxFuture;
+
     use super::*;
     use crate::config::{Budget, StoreConfig};
     use crate::ids::Digest;
@@ -254,16 +308,17 @@ mod tests {
         assert!(one.is_idle(&store, &young, now_us).await.unwrap().is_none(), "it was only just opened");
         assert!(one.is_idle(&store, &mandate, now_us).await.unwrap().is_some(), "nobody ever used it");
         let held = Held::new(vec![(Arc::new(mandate.clone()), Version(1))], RevocationEpoch(0)).unwrap();
-        let used = other.begin(&held).unwrap();
-        assert!(used.is_due, "nobody else knows");
-        other.tell(&store).await.unwrap();
+        let mut used = other.begin(&held).unwrap();
+        let mut turn = used.turn().expect("nobody else knows");
+        other.tell(&store, &mut turn).await.unwrap();
+        drop(turn);
         assert!(one.is_idle(&store, &mandate, now_us).await.unwrap().is_none(), "the other one uses it");
         assert!(end(&one, &store, &mandate.id).await.unwrap().is_none());
         let later_us = now_us + 2 * HOUR_US;
         assert!(other.is_idle(&store, &mandate, later_us).await.unwrap().is_none(), "it is under way there");
         assert!(one.is_idle(&store, &mandate, later_us).await.unwrap().is_some(), "as far as the first one knows");
         drop(used);
-        assert!(!other.begin(&held).unwrap().is_due, "the others know enough");
+        assert!(other.begin(&held).unwrap().turn().is_none(), "the others know enough");
         // Forgotten, as if it had never been used.
         store
             .change(vec![Change::new(USED, mandate.id.as_str(), Expect::Anything, Action::Remove)], Tell::Nobody)
@@ -275,5 +330,78 @@ mod tests {
         let free = Mandate { idle_seconds: None, ..mandate };
         let held = Held::new(vec![(Arc::new(free), Version(1))], RevocationEpoch(0)).unwrap();
         assert!(one.begin(&held).is_none(), "whoever has no such time pays nothing");
+    }
+
+    /// A store that never says what became of a change, and counts them.
+    #[derive(Debug, Default)]
+    struct Stuck(AtomicU32);
+
+    impl Shelf for Stuck {
+        fn row<'a>(&'a self, _: Section, _: &'a str) -> BoxFuture<'a, Result<Option<Row>, Failure>> {
+            Box::pin(std::future::ready(Ok(None)))
+        }
+
+        fn rows<'a>(
+            &'a self,
+            _: Section,
+            _: Option<&'a str>,
+            _: Option<&'a str>,
+        ) -> BoxFuture<'a, Result<Vec<Row>, Failure>> {
+            Box::pin(std::future::ready(Ok(Vec::new())))
+        }
+
+        fn change(&self, _: Vec<Change>, _: Tell) -> BoxFuture<'_, Result<Changed, Failure>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Box::pin(std::future::pending())
+        }
+
+        fn clock_us(&self) -> BoxFuture<'_, Result<i64, Failure>> {
+            Box::pin(std::future::ready(Ok(0)))
+        }
+    }
+
+    #[tokio::test]
+    async fn one_at_a_time_tells_others_however_many_begin_while_the_store_takes_nothing() {
+        let (uses, shelf) = (Arc::new(Uses::new()), Arc::new(Stuck::default()));
+        let mut telling = Vec::new();
+        for _ in 0..100 {
+            let held = Held::new(vec![(Arc::new(mandate(0)), Version(1))], RevocationEpoch(0)).unwrap();
+            if let Some(mut turn) = uses.begin(&held).unwrap().turn() {
+                let (uses, shelf) = (Arc::clone(&uses), Arc::clone(&shelf));
+                telling.push(tokio::spawn(async move { uses.tell(&*shelf, &mut turn).await }));
+            }
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((telling.len(), shelf.0.load(Ordering::SeqCst)), (1, 1));
+        // Whoever comes after it was given up tells.
+        telling[0].abort();
+        while uses.telling.is_on.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        let held = Held::new(vec![(Arc::new(mandate(0)), Version(1))], RevocationEpoch(0)).unwrap();
+        assert!(uses.begin(&held).unwrap().turn().is_some());
+    }
+
+    #[test]
+    fn what_was_begun_is_never_forgotten_by_whoever_tells_at_that_moment() {
+        let uses = Uses { began: Instant::now().checked_sub(Duration::from_secs(100_000)).unwrap(), ..Uses::new() };
+        let one = mandate(0);
+        let held = Held::new(vec![(Arc::new(one.clone()), Version(1))], RevocationEpoch(0)).unwrap();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    let mut known = uses.known.lock().unwrap();
+                    known.retain(|_, used| used.age_ms() < used.idle_ms.saturating_mul(2));
+                }
+            });
+            for _ in 0..20_000 {
+                let begun = uses.begin(&held).unwrap();
+                assert!(uses.age(&one.id).is_some(), "it is under way");
+                drop(begun);
+                uses.known.lock().unwrap().clear();
+            }
+            stop.store(true, Ordering::SeqCst);
+        });
     }
 }

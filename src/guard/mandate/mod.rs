@@ -2,8 +2,9 @@
 //!
 //! Decides what a mandate says and what it leaves of a call. Refuses to know how its handle travels and who may open
 //! one. Invariants: a call passes only where the mandate, every mandate above it and their templates as they are now all
-//! let it; what a mandate says never grows after it was opened, and what it leaves open is what its templates say now; with
-//! its holder's access it is over, and stays so.
+//! let it; what a mandate says never grows after it was opened, and what it leaves open is what its templates say now, but for
+//! how long nobody has to use it, which stays as it was; with its holder's access it is over, and stays so, and so is what is
+//! below it.
 
 mod book;
 mod idle;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use book::unchanged;
 pub use book::{Completion, Looked, MANDATES, Mandates, ended};
-pub use idle::Use;
+pub use idle::{Turn, Use};
 pub use open::{Opening, Wish};
 pub(super) use scope::check;
 
@@ -24,7 +25,6 @@ use super::Party;
 use super::approval::Token;
 use crate::config::{Budget, Config};
 use crate::identity::Revocations;
-use crate::identity::revoked::{Revocation, RevocationTarget};
 use crate::ids::{AgentId, Digest, Environment, MandateId, RevocationEpoch, TemplateName};
 use crate::record::mandated::MandateFacts;
 use crate::shelf::Version;
@@ -149,36 +149,23 @@ impl Mandate {
         Self { told: false, opened_by: None, bearer: None, ..self.clone() }
     }
 
-    /// Whether it was taken back, or its holder's access since it was opened.
+    /// Whether it was taken back, or its holder's access since it was opened: of the person, the client, the key or the token,
+    /// of an agent that the holder is or acts through, or of whoever answers for one, as the files are written. Whoever asks
+    /// what a lift gives back asks with what is lifted alone.
     #[must_use]
-    pub fn is_taken_back(&self, revocations: &Revocations) -> bool {
+    pub fn is_taken_back(&self, revocations: &Revocations, written: &Config) -> bool {
         let stands = |bearer: &Token| bearer.facts(false).is_some_and(|facts| revocations.check(&facts).is_ok());
-        revocations.is_mandate_revoked(&self.id) || !self.bearer.as_ref().is_none_or(stands)
+        let (barred, key) = (revocations.barred(), self.bearer.as_ref().and_then(Token::key));
+        revocations.is_mandate_revoked(&self.id)
+            || !self.bearer.as_ref().is_none_or(stands)
+            || self.agents().any(|agent| barred.bars(agent, key, written))
     }
 
-    /// Whether its holder is that agent, or acts through it.
-    fn is_used_by(&self, agent: &AgentId) -> bool {
+    /// The agents that its holder is and acts through.
+    fn agents(&self) -> impl Iterator<Item = &str> {
         let by = self.opened_by.as_ref().filter(|_| self.opener_key == Some(self.holder));
-        let further = by.is_some_and(|by| by.agents.iter().any(|further| further == agent.as_str()));
-        further || self.agent.as_ref() == Some(agent)
-    }
-
-    /// Whether that takes it back, or the access of its holder.
-    #[must_use]
-    pub fn is_of(&self, revocation: &Revocation, config: &Config) -> bool {
-        let facts = self.bearer.as_ref().and_then(|bearer| bearer.facts(false));
-        match &revocation.target {
-            RevocationTarget::Mandate(id) => self.id == *id || self.above.contains(id),
-            RevocationTarget::Agent(agent) => self.is_used_by(agent),
-            RevocationTarget::Owner(owner) => {
-                config.agents.iter().filter(|(id, _)| self.is_used_by(id)).any(|(_, agent)| {
-                    let client = facts.as_ref().and_then(|facts| facts.client.as_ref());
-                    let theirs = agent.keys.iter().any(|key| key.owner == *owner && Some(&key.id) == client);
-                    agent.owner == *owner || theirs
-                })
-            }
-            _ => facts.is_some_and(|facts| revocation.covers(&facts)),
-        }
+        let further = by.into_iter().flat_map(|by| by.agents.iter().map(String::as_str));
+        self.agent.iter().map(AgentId::as_str).chain(further)
     }
 
     /// After how long without any use it ends.

@@ -16,14 +16,14 @@ async fn reload(running: &Running) {
     assert_eq!(answer.status, 200, "{}", answer.text);
 }
 
-const ROOTS: &str = "\
+pub const ROOTS: &str = "\
 g, group:test/roots, role:root, *
 p, role:root, *, bailiwick/reload, admin, -, allow
 p, role:root, *, bailiwick/revocations, admin, -, allow
 p, role:root, *, bailiwick/lift, admin, -, allow
 ";
 
-fn root(running: &Running) -> String {
+pub fn root(running: &Running) -> String {
     let mut admin = running.issuer.administrator("root", &["roots"], &running.gateway.admin);
     admin["person"] = json!("root");
     running.issuer.sign(&admin)

@@ -1,6 +1,8 @@
 //! Whoever has a part in a call approves nothing of it: as an account, as the human behind it, or as who answers for it.
 
+use super::meanwhile::{ROOTS, root};
 use super::*;
+use crate::support::eventually;
 
 const KEY: &str = "bwk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
@@ -154,6 +156,39 @@ async fn whoever_answers_for_an_api_key_does_not_approve_what_is_called_with_it(
     assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
     let done = running.gateway.client(KEY).call_tool("tools__echo", json!({ "n": 1 })).await;
     assert_eq!((done.tool_text(), running.calls()), (r#"{"n":1}"#, 1), "{}", done.text);
+}
+
+#[tokio::test]
+async fn what_somebody_answered_for_is_asked_for_anew_once_their_block_is_lifted() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let gateway = setup(&issuer, &upstream, GATES)
+        .policy(&format!("{DEVELOPERS_MAY}{RULES}{MORE}{ROOTS}"))
+        .policy_file("agents.toml", &agents())
+        .start()
+        .await;
+    let running = Running { issuer, upstream, gateway };
+    let ci = running.gateway.client(KEY);
+    // For the key, for the server, for the agent.
+    for owner in ["user:test/carol", "user:test/owner", "user:test/somebody"] {
+        let arguments = json!({ "n": owner });
+        let id = waits(&ci.call_tool("tools__echo", arguments.clone()).await);
+        assert_eq!(running.approve(&id, &running.bob()).await.response()["state"], "approved", "{owner}");
+        let revoked = running.gateway.command(&["revoke", "owner", owner, "--config", "servers.toml"]);
+        assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+        let held = running.at("/revocations", &root(&running)).bare(reqwest::Method::GET, &[]).await;
+        let path = format!("/revocations/{}", held.response()["revocations"][0]["since"]);
+        let lifted = running.at(&path, &root(&running)).bare(reqwest::Method::DELETE, &[]).await;
+        assert_eq!(lifted.status, 200, "{}", lifted.text);
+        eventually("the server to be there", async || {
+            ci.modern("tools/list", json!({})).await.text.contains("tools__echo")
+        })
+        .await;
+        assert_ne!(waits(&ci.call_tool("tools__echo", arguments).await), id, "{owner}");
+        assert_eq!(
+            (running.view(&id, &running.bob()).await["state"].as_str(), running.calls()),
+            (Some("withdrawn"), 0)
+        );
+    }
 }
 
 #[tokio::test]

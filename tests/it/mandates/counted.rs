@@ -98,7 +98,7 @@ async fn with_tasks(state: &Task) -> (Issuer, crate::support::peer::Peer, Gatewa
     let gateway = Setup::new(&issuer)
         .policy(&format!("{RULES}{}", may_ask(&[])))
         .policy_file("agents.toml", AGENTS)
-        .policy_file("mandates.toml", TEMPLATES)
+        .policy_file("mandates.toml", &format!("{TEMPLATES}{IDLE}"))
         .policy_file("conditions.toml", CONDITIONS)
         .http_server("tools", &upstream.url, "")
         .start()
@@ -153,6 +153,37 @@ async fn the_end_of_a_mandate_cancels_its_tasks_and_leaves_the_brake_to_its_call
     let cancelled = ask(&bot, "tasks/cancel", json!({ "taskId": task })).await;
     assert_eq!(cancelled.result()["resultType"], "complete", "{}", cancelled.text);
     assert_eq!(upstream.reached("tasks/cancel").len(), 2);
+}
+
+#[tokio::test]
+async fn a_task_that_goes_on_at_its_server_is_use_of_its_mandate_until_it_is_over_there() {
+    let state = Task::new(std::sync::Mutex::new(working()));
+    let (issuer, upstream, gateway) = with_tasks(&state).await;
+    let bot = bot_of(&issuer, &gateway);
+    let (id, handle) = open(&bot, json!({ "template": "idle", "budget": { "bytes": 10_000 } })).await;
+    let call = async |tool: &str| {
+        ask(&bot, "tools/call", under(&handle, json!({ "name": format!("tools__{tool}"), "arguments": {} }))).await
+    };
+    let left = async || {
+        let status = bot.call_tool("bailiwick__mandate_status", json!({ "id": id })).await;
+        status.result()["structuredContent"]["left"]["bytes"].as_i64().unwrap_or_else(|| panic!("{}", status.text))
+    };
+    let job = call("job").await;
+    assert_eq!(job.result()["resultType"], "task", "{}", job.text);
+    // Its client asks nothing. Nothing can be waited for: that nothing happens is what is looked at.
+    tokio::time::sleep(std::time::Duration::from_millis(4_500)).await;
+    assert_eq!(call("plain").await.tool_text(), "done", "what is under way is use, however long it lasts");
+    let before = left().await;
+    let long = json!({ "content": [{ "type": "text", "text": "x".repeat(5_000) }] });
+    *state.lock().unwrap() = json!({ "status": "completed", "result": long });
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    let over = call("plain").await;
+    assert_eq!(reason(&over), "mandate_ended", "{}", over.text);
+    assert!(before - left().await < 5_000, "what the gateway looked at itself uses up nothing");
+    let asked = upstream.reached("tasks/get").len();
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    assert_eq!(upstream.reached("tasks/get").len(), asked, "what is over is asked about no more");
+    assert!(upstream.reached("tasks/cancel").is_empty(), "and cancelled by nobody");
 }
 
 /// A tool whose credential comes late, with a mandate for it; the policies' place.

@@ -363,10 +363,6 @@ async fn a_process_that_was_started_under_a_mandate_ends_with_it_and_is_no_other
     crate::stdio::are_gone(&[second], std::time::Duration::from_secs(1)).await;
 }
 
-fn approving() -> String {
-    ADMIN.replace("client_id = \"test-admin\"", "client_id = \"test-admin\", approves = true")
-}
-
 #[tokio::test]
 async fn what_has_expired_stays_over_also_where_the_clock_goes_back() {
     let (issuer, upstream) = (Issuer::start().await, upstream().await);
