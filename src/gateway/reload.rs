@@ -153,6 +153,11 @@ impl Reloader {
         std::mem::replace(&mut *self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner), names)
     }
 
+    /// Which files they are.
+    pub(super) const fn files(&self) -> &Files {
+        &self.files
+    }
+
     /// How strictly its files are read.
     #[must_use]
     pub const fn strictness(&self) -> Strictness {

@@ -1,6 +1,7 @@
 //! What administrators ask of the running gateway, over the socket or at their listener.
 
 mod labels;
+mod records;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -428,6 +429,7 @@ impl Operations for Gateway {
         for (server, processes) in self.upstreams().processes() {
             metrics.processes(&server, processes.started, processes.ended);
         }
+        metrics.store_operations(self.store().operations());
         metrics.revocation_epoch.set(self.revocation_epoch().0);
         metrics.encode()
     }
