@@ -154,11 +154,9 @@ async fn what_was_done_at_any_replica_is_in_what_one_of_them_suggests_and_simula
 #[tokio::test]
 async fn a_call_at_one_replica_under_a_mandate_of_another_is_one_tree_at_a_third() {
     let Some(mut running) = start(3).await else { return };
-    let opened = running.bot(0).modern(
-        "tools/call",
-        json!({ "name": "bailiwick__mandate_open", "arguments": { "template": "task", "purpose": "close the books" } }),
-    );
-    let opened = opened.await;
+    let wish = json!({ "template": "task", "purpose": "close the books" });
+    let params = json!({ "name": "bailiwick__mandate_open", "arguments": wish });
+    let opened = running.bot(0).modern("tools/call", params).await;
     let mandate = &opened.result()["structuredContent"];
     let (handle, id) = (mandate["handle"].as_str().unwrap(), mandate["mandate"]["id"].as_str().unwrap().to_owned());
     let under = json!({ "name": "tools__one", "arguments": {}, "_meta": { "dev.bailiwick/mandate": handle } });
