@@ -451,7 +451,8 @@ mod tests {
             Ok(found())
         })
         .await;
-        assert_eq!(began.elapsed(), limit::RECORD_ASKED_TIMEOUT);
+        let took = began.elapsed();
+        assert!(took >= limit::RECORD_ASKED_TIMEOUT && took < limit::RECORD_ASKED_TIMEOUT * 2, "{took:?}");
         assert_eq!(answers[0], (silent, Err("it did not answer in time".to_owned())));
         assert_eq!(answers[1], (others[1].0, Ok(found())));
         assert_eq!(answers[2], (others[2].0, Err("it does not run".to_owned())));

@@ -158,7 +158,7 @@ async fn a_call_at_one_replica_under_a_mandate_of_another_is_one_tree_at_a_third
     let params = json!({ "name": "bailiwick__mandate_open", "arguments": wish });
     let opened = running.bot(0).modern("tools/call", params).await;
     let mandate = &opened.result()["structuredContent"];
-    let (handle, id) = (mandate["handle"].as_str().unwrap(), mandate["mandate"]["id"].as_str().unwrap().to_owned());
+    let (handle, id) = (mandate["handle"].as_str().unwrap(), mandate["id"].as_str().unwrap().to_owned());
     let under = json!({ "name": "tools__one", "arguments": {}, "_meta": { "dev.bailiwick/mandate": handle } });
     let answer = running.bot(1).modern("tools/call", under).await;
     assert!(answer.text.contains("done"), "{}", answer.text);
@@ -172,7 +172,7 @@ async fn a_call_at_one_replica_under_a_mandate_of_another_is_one_tree_at_a_third
     let shown = printed(&running.replicas.all[2], &["logs", "show", &call]);
     assert!(shown.starts_with(&format!("call       {call} tools/call tools/one")), "{shown}");
     for line in
-        [format!("opened by agent:bot at replica {first}"), format!("at replica {second}"), "complete".to_owned()]
+        [format!("opened by user:test/bot at replica {first}"), format!("at replica {second}"), "complete".to_owned()]
     {
         assert!(shown.contains(&line), "{line} is missing in {shown}");
     }
