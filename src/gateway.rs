@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -48,6 +48,7 @@ pub mod understand;
 mod uses;
 pub mod voided;
 mod webhooks;
+pub mod whole;
 mod wider;
 pub mod wish;
 
@@ -56,6 +57,7 @@ use crate::call::GivenTasks;
 use crate::catalog::{Catalog, Target};
 use crate::config::{Config, FileSet, ServerConfig};
 use crate::delegate::{Delegate, Recheck};
+use crate::egress::peer::PeerClient;
 use crate::export::Exports;
 use crate::guard::{Approvals, Guard, Quotas};
 use crate::identity::revoked::{Barred, RevocationStore as _};
@@ -124,6 +126,8 @@ pub struct Gateway {
     journal: Journal,
     store: Store,
     standing: Arc<Standing>,
+    /// How other replicas are asked.
+    peers: OnceLock<Arc<PeerClient>>,
     pages: Pages,
     given_tasks: GivenTasks,
     uses: uses::Uses,
@@ -215,6 +219,7 @@ impl Gateway {
             journal: parts.journal,
             store: parts.store,
             standing: parts.standing,
+            peers: OnceLock::new(),
             pages: list::pages(),
             uses: uses::Uses::default(),
             given_tasks: GivenTasks::default(),
@@ -433,12 +438,6 @@ impl Gateway {
         // After what was taken back is in force, which waits for nothing.
         self.follow_pins().await;
         voided.and(stopped)
-    }
-
-    /// What the files in `policies.next/` would decide otherwise, as far as it was seen.
-    #[must_use]
-    pub fn shadow(&self) -> ShadowReport {
-        self.shadow.report()
     }
 
     /// The epoch of the revocations in force.

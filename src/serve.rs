@@ -155,6 +155,7 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     let opened = Box::pin(open(snapshot, Reloader::new(files, along), lanes, advertise)).await?;
     let gateway = Arc::clone(&opened.gateway);
     let relay = cluster.as_ref().map(Cluster::relay);
+    cluster.iter().for_each(|cluster| cluster.lets_ask(&gateway));
     let front = Front::with_relay(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica, relay);
     let feeds = Feeds::new(Arc::clone(&gateway) as _);
     opened.tasks.spawn(Arc::clone(&feeds).run(gateway.stopping()));

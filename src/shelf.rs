@@ -41,6 +41,9 @@ pub struct Row {
     pub expires_at_us: Option<i64>,
 }
 
+/// Where a row is: its section and its name there.
+pub type Name = (Section, String);
+
 /// Tells one state of a row from every other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub i64);
@@ -147,6 +150,21 @@ pub trait Shelf: fmt::Debug + Send + Sync {
     /// # Errors
     /// `store_unavailable`.
     fn row<'a>(&'a self, section: Section, key: &'a str) -> BoxFuture<'a, Result<Option<Row>, Failure>>;
+
+    /// The rows of these names, each in the place of its name. A store reads them in one operation, as they are at one
+    /// moment; whoever has none of its own reads one after the other.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    fn named<'a>(&'a self, names: &'a [Name]) -> BoxFuture<'a, Result<Vec<Option<Row>>, Failure>> {
+        Box::pin(async move {
+            let mut rows = Vec::with_capacity(names.len());
+            for (section, key) in names {
+                rows.push(self.row(*section, key).await?);
+            }
+            Ok(rows)
+        })
+    }
 
     /// Rows of a section, of one owner where one is named, by name and after `after`; at most
     /// [`crate::limit::SHELF_ROWS_READ_MAX`].

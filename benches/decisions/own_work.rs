@@ -130,14 +130,16 @@ async fn measure() -> Result<[Cost; 2]> {
         let (mut through, mut alone) = (Vec::new(), Vec::new());
         for turn in 0..=TURNS {
             let before = cpu()?;
-            let call = |number| {
-                let caller = Rc::clone(&caller);
+            let own = Rc::clone(&caller);
+            let call = move |number| {
+                let caller = Rc::clone(&own);
                 async move { caller.call(number).await }
             };
             all(at_once, call).await?;
             let between = cpu()?;
-            let asked = |number| {
-                let (client, upstream) = (Rc::clone(&client), Rc::clone(&upstream));
+            let own = (Rc::clone(&client), Rc::clone(&upstream));
+            let asked = move |number| {
+                let (client, upstream) = own.clone();
                 async move { exchange(&client, &upstream, number).await }
             };
             all(at_once, asked).await?;

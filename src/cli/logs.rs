@@ -23,7 +23,6 @@ use crate::record::tail;
 mod elsewhere;
 mod line;
 mod node;
-mod related;
 mod select;
 mod show;
 #[cfg(test)]
@@ -83,7 +82,7 @@ enum LogsCommand {
 /// terminal (`anstream::stdout()`).
 pub async fn run(arguments: &LogsArguments, output: Output, out: &mut impl Write) -> Ending {
     let printed = match &arguments.command {
-        Some(LogsCommand::Show(show)) => show::run(show, output, out),
+        Some(LogsCommand::Show(show)) => show::run(show, &arguments.elsewhere, output, out).await,
         None => match arguments.elsewhere.remote() {
             Ok(None) => follow(arguments, output, out).await,
             Ok(Some(remote)) => elsewhere::run(&remote, arguments, output, out).await,

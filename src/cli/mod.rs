@@ -23,6 +23,7 @@ pub mod credentials;
 pub mod demo;
 pub mod doctor;
 pub mod door;
+mod everywhere;
 pub mod files;
 pub mod init;
 pub mod keys;
@@ -198,7 +199,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Doctor(arguments) => in_runtime(doctor::run(&arguments, output)),
         Command::Review(arguments) => in_runtime(review::run(&arguments, output)),
-        Command::Policy(arguments) => policy::run(&arguments, output),
+        Command::Policy(arguments) => in_runtime(policy::run(&arguments, output)),
         Command::Shadow(arguments) => in_runtime(shadow::run(&arguments, output)),
         Command::Explain(arguments) => in_runtime(ask::explain(&arguments, output)),
         Command::WhoCan(arguments) => in_runtime(ask::who_can(&arguments, output)),

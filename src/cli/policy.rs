@@ -9,10 +9,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::Ending;
+use super::call::safe;
+use super::door::Elsewhere;
+use super::everywhere::{self, Read};
 use super::output::{GOOD, Output, QUIET, STRONG, WARNING, trouble};
 use super::state::State;
 use crate::config::StoreConfig;
-use crate::evidence::{Confidence, GrantUse, Usage, suggest};
+use crate::evidence::{Confidence, GrantUse, Suggested, Usage};
 use crate::record::journal;
 
 mod simulate;
@@ -25,8 +28,9 @@ Examples:
   bailiwick policy suggest --json
   bailiwick policy simulate --since 7d           recorded calls that policies.next would decide otherwise
 
-They read the files and the record of this machine; nothing is changed. `simulate` ends with 1 where something would be
-decided otherwise.";
+They read the files and the record; nothing is changed. With several replicas a running gateway asks the others for theirs
+(`unused` reads the record of this machine), and who did not answer is named. `simulate` ends with 1 where something would
+be decided otherwise.";
 
 /// Ask the record about the rules: which are not used, which would be enough
 #[derive(Debug, Args)]
@@ -36,6 +40,8 @@ pub struct PolicyArguments {
     command: PolicyCommand,
     #[command(flatten)]
     state: State,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
 }
 
 #[derive(Debug, Subcommand)]
@@ -77,53 +83,66 @@ struct Unused<'a> {
     grants: Vec<&'a GrantUse>,
 }
 
-#[derive(Serialize)]
-struct Suggested {
-    since: Timestamp,
-    until: Timestamp,
-    oldest_record: Option<Timestamp>,
-    rows: Vec<String>,
-}
-
 /// Reads and prints.
-pub fn run(arguments: &PolicyArguments, output: Output) -> Ending {
+pub async fn run(arguments: &PolicyArguments, output: Output) -> Ending {
+    let PolicyArguments { command, state, elsewhere } = arguments;
     let until = Timestamp::now();
-    let since = match &arguments.command {
-        PolicyCommand::Unused { since, .. } | PolicyCommand::Suggest { since, .. } => *since,
-        PolicyCommand::Simulate { since } => return simulate::run(&arguments.state, *since, output),
-    };
-    let since = until.checked_sub(since).unwrap_or(Timestamp::MIN);
-    let usage = match arguments.state.directory() {
-        Ok(state) => Usage::read(&journal::directory(&state), since, until).map_err(|error| error.to_string()),
-        Err(problem) => Err(problem),
-    };
-    let usage = match usage {
-        Ok(usage) => usage,
-        Err(problem) => {
-            trouble(problem);
-            return Ending::Trouble;
+    let before = |since: &SignedDuration| until.checked_sub(*since).unwrap_or(Timestamp::MIN);
+    match command {
+        PolicyCommand::Simulate { since } => simulate::run((state, elsewhere), (before(since), until), output).await,
+        PolicyCommand::Suggest { agent, since } => {
+            suggest((state, elsewhere), (before(since), until), agent.as_deref(), output).await
         }
-    };
-    match &arguments.command {
-        PolicyCommand::Unused { all, .. } => {
-            let Some(understood) = arguments.state.files().or_complain() else { return Ending::Refused };
+        PolicyCommand::Unused { .. } if elsewhere.admin.is_some() => {
+            trouble("this reads the record of this machine: `bailiwick review open` asks a gateway elsewhere");
+            Ending::Trouble
+        }
+        PolicyCommand::Unused { since, all } => {
+            let usage = match usage(state, (before(since), until)) {
+                Ok(usage) => usage,
+                Err(problem) => {
+                    trouble(problem);
+                    return Ending::Trouble;
+                }
+            };
+            let Some(understood) = state.files().or_complain() else { return Ending::Refused };
             let is_shared = matches!(understood.config().gateway.store, StoreConfig::Postgres(_));
             unused(&usage, &usage.of_grants(&understood.policy), (*all, is_shared), output);
+            Ending::Done
         }
-        PolicyCommand::Suggest { agent, .. } => {
-            let rows = suggest(&usage, agent.as_deref());
-            let text = suggested(&usage, &rows);
-            let oldest_record = usage.oldest;
-            output.result(&Suggested { since: usage.since, until: usage.until, oldest_record, rows }, text);
-        }
-        PolicyCommand::Simulate { .. } => {}
     }
-    Ending::Done
+}
+
+fn usage(state: &State, (since, until): (Timestamp, Timestamp)) -> Result<Usage, String> {
+    let state = state.directory()?;
+    Usage::read(&journal::directory(&state), since, until).map_err(|error| error.to_string())
+}
+
+async fn suggest(
+    (state, elsewhere): (&State, &Elsewhere),
+    (since, until): (Timestamp, Timestamp),
+    agent: Option<&str>,
+    output: Output,
+) -> Ending {
+    let (moment, agent_asked) = (since.to_string(), agent.map(str::to_owned));
+    let asked = [Some(("since", moment.as_str())), agent_asked.as_deref().map(|agent| ("agent", agent))];
+    let path = everywhere::path("/policy/suggest", asked);
+    let own = || usage(state, (since, until)).map(|usage| Suggested::by(&usage, agent));
+    match everywhere::read(state, elsewhere, &path, own).await {
+        Ok(read) => {
+            output.result(&read, suggested(&read));
+            Ending::Done
+        }
+        Err(problem) => {
+            trouble(problem);
+            Ending::Trouble
+        }
+    }
 }
 
 fn unused(usage: &Usage, grants: &[GrantUse], (all, own_record_only): (bool, bool), output: Output) {
     let grants: Vec<_> = grants.iter().filter(|grant| all || grant.is_unused()).collect();
-    let mut text = window(usage);
+    let mut text = window(usage.since, usage.oldest, usage.not_kept);
     if own_record_only {
         let _infallible = writeln!(
             text,
@@ -151,30 +170,31 @@ fn unused(usage: &Usage, grants: &[GrantUse], (all, own_record_only): (bool, boo
     output.result(&told, text);
 }
 
-fn suggested(usage: &Usage, rows: &[String]) -> String {
+fn suggested(Read { told, of }: &Read<Suggested>) -> String {
     let mut text = String::new();
-    for line in window(usage).lines() {
+    let window = window(told.since, told.oldest_record, told.not_kept);
+    for line in window.lines().chain(of.text().lines()) {
         let _infallible = writeln!(text, "# {line}");
     }
     text.push_str("# what was done, name by name; conditions and roles are yours to add\n");
     text.push_str(
         "# not among them: mandates, the agents behind a chain, and what servers may ask (elicit, sample, roots)\n",
     );
-    for row in rows {
-        let _infallible = writeln!(text, "{row}");
+    for row in &told.rows {
+        let _infallible = writeln!(text, "{}", safe(row));
     }
     text
 }
 
 /// The window, and how much of it the record holds.
-fn window(usage: &Usage) -> String {
-    let since = usage.since.strftime("%F");
-    let mut text = match usage.oldest {
+fn window(since: Timestamp, oldest: Option<Timestamp>, not_kept: u64) -> String {
+    let since = since.strftime("%F");
+    let mut text = match oldest {
         None => format!("no record since {since}\n"),
         Some(oldest) => format!("since {since}; the record goes back to {}\n", oldest.strftime("%F %T")),
     };
-    if usage.not_kept > 0 {
-        let _infallible = writeln!(text, "{} more acts did not fit and are counted nowhere", usage.not_kept);
+    if not_kept > 0 {
+        let _infallible = writeln!(text, "{not_kept} more acts did not fit and are counted nowhere");
     }
     text
 }

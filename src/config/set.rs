@@ -101,9 +101,7 @@ impl FileSet {
         if !reading.mistakes.is_empty() {
             return Err(reading.mistakes);
         }
-        let parts: Vec<&[u8]> =
-            reading.files.iter().flat_map(|(name, bytes)| [name.as_bytes(), bytes.as_slice()]).collect();
-        let digest = Digest::of("bailiwick/files/v1", &parts);
+        let digest = digest_of(&reading.files);
         let written_seal = Written::read(&policies, |path| read_file(path).map(|(bytes, _)| bytes));
         let (files, newest) = (reading.files, reading.newest);
         Ok((Self { servers: servers.to_owned(), policies, digest, files, written_seal }, newest))
@@ -145,6 +143,20 @@ impl FileSet {
         policies.map(|(name, bytes)| (name.clone(), bytes.clone())).collect()
     }
 
+    /// The same gateway with these policy files in the place of its own, as another replica has them. Nothing is read, and a
+    /// file that is none of the policies is left out.
+    #[must_use]
+    pub fn with_policies(&self, policies: BTreeMap<String, Vec<u8>>) -> Self {
+        let is_one = |name: &str| {
+            let of_a_server = name.strip_prefix("servers/").and_then(|name| name.strip_suffix(".csv"));
+            POLICY_FILES.contains(&name) || of_a_server.is_some_and(|name| !name.contains('/'))
+        };
+        let own = self.files.get(SERVERS_FILE).map(|bytes| (SERVERS_FILE.to_owned(), bytes.clone()));
+        let files = policies.into_iter().filter(|(name, _)| is_one(name)).chain(own).collect();
+        let (digest, servers, policies) = (digest_of(&files), self.servers.clone(), self.policies.clone());
+        Self { servers, policies, files, digest, written_seal: Written::Nothing }
+    }
+
     /// The directories and files whose changes are changes of the set.
     #[must_use]
     pub fn watched(&self) -> Vec<PathBuf> {
@@ -173,6 +185,11 @@ impl FileSet {
             vec![Mistake::at(self.shown(name), &text, text.len(), "this is not UTF-8: save the file as UTF-8")]
         })
     }
+}
+
+fn digest_of(files: &BTreeMap<String, Vec<u8>>) -> Digest {
+    let parts: Vec<&[u8]> = files.iter().flat_map(|(name, bytes)| [name.as_bytes(), bytes.as_slice()]).collect();
+    Digest::of("bailiwick/files/v1", &parts)
 }
 
 /// Where the policies are that `servers.toml` names, or those beside them with this at the end of the name.
@@ -390,6 +407,22 @@ mod tests {
         write(directory.path().join("policies/policy.csv"), "p2\n").unwrap();
         let changed = FileSet::read(&directory.path().join("servers.toml")).unwrap();
         assert_ne!(set.digest(), changed.digest(), "a changed byte is another revision");
+    }
+
+    #[test]
+    fn the_policies_of_another_replica_make_the_set_that_it_has() {
+        let directory = example();
+        let next = directory.path().join("policies.next");
+        create_dir(&next).unwrap();
+        write(next.join("policy.csv"), "p, next\n").unwrap();
+        let servers = directory.path().join("servers.toml");
+        let (own, theirs) = (FileSet::read(&servers).unwrap(), FileSet::read_next(&servers).unwrap().unwrap());
+        let mut policies = theirs.policy_files();
+        assert_eq!(own.with_policies(policies.clone()).revision(), theirs.revision());
+        policies.extend(["servers.toml", "servers/../x.csv", "keys"].map(|name| (name.to_owned(), b"x".to_vec())));
+        let with = own.with_policies(policies);
+        assert_eq!(with.revision(), theirs.revision(), "nothing else goes into it");
+        assert_eq!(with.text(SERVERS_FILE).unwrap(), Some(""));
     }
 
     #[test]

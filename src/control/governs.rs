@@ -10,6 +10,7 @@ pub use crate::gateway::lifecycle::Step;
 pub use crate::gateway::mandates::{Mandate, MandateStatus, Wish};
 pub use crate::gateway::wish::AccessWish;
 
+use super::records::Records;
 use crate::identity::Caller;
 use crate::ids::{AgentId, MandateId, ServerId, Subject};
 use crate::outcome::{Failure, Reason, Stop};
@@ -24,6 +25,13 @@ pub trait Governs: Send + Sync + 'static {
     fn may_change(&self, weight: Weight) -> Result<(), Failure> {
         let _any = weight;
         Ok(())
+    }
+    /// What it does with the records of all replicas.
+    ///
+    /// # Errors
+    /// Where there are none.
+    fn records(&self) -> Result<&dyn Records, Stop> {
+        super::records::nowhere()
     }
     /// What the running policy says to a question; a token that it brings is verified, and nothing is called.
     fn explain<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Result<Explanation, Stop>> {

@@ -23,6 +23,7 @@ pub mod operations;
 mod pins;
 mod problem;
 mod readiness;
+pub mod records;
 pub mod reviews;
 pub mod routes;
 mod socket;

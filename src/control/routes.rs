@@ -13,7 +13,9 @@ use http::{HeaderValue, StatusCode};
 use super::actor::Actor;
 use super::desk::{self, Understand};
 use super::operations::Operations;
-use super::{approvals, break_glass, handlers, labels, pins, problem, reviews, standing, stewards, tail, vault};
+use super::{
+    approvals, break_glass, handlers, labels, pins, problem, records, reviews, standing, stewards, tail, vault,
+};
 use crate::policy::AdminOperation;
 
 /// What stands before every path at the administrators' listener.
@@ -76,9 +78,12 @@ pub const ROUTES: &[Route] = &[
     get("/mandates/{id}", AdminOperation::Mandates, stewards::mandate),
     post("/mandates/{id}/complete", AdminOperation::Mandate, stewards::complete),
     get("/policy", AdminOperation::Policy, handlers::policy),
+    get("/policy/suggest", AdminOperation::Logs, records::suggest),
+    get("/policy/simulate", AdminOperation::Logs, records::simulate),
     get("/metrics", AdminOperation::Metrics, handlers::metrics),
     get("/shadow", AdminOperation::Shadow, handlers::shadow),
     get("/logs", AdminOperation::Logs, tail::logs),
+    get("/logs/{id}", AdminOperation::Logs, records::show),
     post("/explain", AdminOperation::Explain, handlers::explain),
     get("/who-can", AdminOperation::Explain, handlers::who_can),
     get("/what-can", AdminOperation::Explain, handlers::what_can),

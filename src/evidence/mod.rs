@@ -7,6 +7,6 @@ mod simulate;
 mod suggest;
 mod usage;
 
-pub use simulate::{Flip, Simulation, Untold, simulate};
-pub use suggest::suggest;
+pub use simulate::{Flip, Simulation, Untold, Way, simulate};
+pub use suggest::Suggested;
 pub use usage::{Act, Confidence, GrantUse, Usage, Used};

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::suggest::earlier;
 use crate::ids::PolicyRevision;
 use crate::limit;
 use crate::outcome::Reason;
@@ -19,7 +20,7 @@ use crate::policy::{GATEWAY_SERVER, Policy, Replayed, Told};
 use crate::record::read::{Reader, segments};
 
 /// What a simulation found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Simulation {
     /// Since when.
     pub since: Timestamp,
@@ -43,11 +44,21 @@ pub struct Simulation {
     pub not_kept: u64,
 }
 
+/// Which way a decision would turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// It was refused and would be allowed.
+    NewlyAllowed,
+    /// It was allowed and would be refused.
+    NewlyRefused,
+}
+
 /// What would be decided otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flip {
-    /// `newly_allowed` or `newly_refused`.
-    pub change: &'static str,
+    /// Which way.
+    pub change: Way,
     /// What was done.
     pub action: String,
     /// To what.
@@ -67,7 +78,7 @@ pub struct Flip {
 }
 
 /// What nobody can tell.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Untold {
     /// Why.
     pub why: String,
@@ -166,7 +177,7 @@ struct LabelsLine {
 }
 
 /// Change, action, object, subject, agent, what it was and what it would be.
-type FlipKey = (&'static str, String, String, String, String, String, String);
+type FlipKey = (Way, String, String, String, String, String, String);
 
 /// What is counted while the journal is read.
 struct Counting<'p> {
@@ -230,10 +241,10 @@ impl Counting<'_> {
                 self.found.unchanged += 1;
                 return;
             }
-            (Replayed::Allowed(rules), false) => (rules, "newly_allowed"),
+            (Replayed::Allowed(rules), false) => (rules, Way::NewlyAllowed),
             (Replayed::Refused(reason, rule), true) => {
                 let rule = rule.map(|rule| format!(" ({rule})")).unwrap_or_default();
-                (format!("{reason}{rule}"), "newly_refused")
+                (format!("{reason}{rule}"), Way::NewlyRefused)
             }
         };
         let subject = line.subject.as_ref().map(|subject| subject.id.clone()).unwrap_or_default();
@@ -271,14 +282,66 @@ impl Counting<'_> {
             last,
         };
         self.found.changes = self.flips.into_iter().map(flip).collect();
-        let order = |flip: &Flip| (flip.change, flip.object.clone(), flip.subject.clone(), flip.agent.clone());
-        self.found
-            .changes
-            .sort_by(|one, other| other.count.cmp(&one.count).then_with(|| order(one).cmp(&order(other))));
         let untold = |(why, (count, example))| Untold { why, count, example };
         self.found.cannot_tell = self.untold.into_iter().map(untold).collect();
-        self.found.cannot_tell.sort_by(|one, other| other.count.cmp(&one.count).then_with(|| one.why.cmp(&other.why)));
+        self.found.sort();
         self.found
+    }
+}
+
+impl Simulation {
+    /// The same with what was found in another journal. What does not fit beside it is counted.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        self.oldest_record = earlier(self.oldest_record, other.oldest_record);
+        for (own, theirs) in [
+            (&mut self.decisions, other.decisions),
+            (&mut self.unchanged, other.unchanged),
+            (&mut self.not_by_rules, other.not_by_rules),
+            (&mut self.not_kept, other.not_kept),
+        ] {
+            *own = own.saturating_add(theirs);
+        }
+        let mut changes: HashMap<FlipKey, Flip> = self.changes.into_iter().map(|flip| (flip.key(), flip)).collect();
+        for flip in other.changes {
+            if let Some(known) = changes.get_mut(&flip.key()) {
+                known.count = known.count.saturating_add(flip.count);
+                known.last = known.last.max(flip.last);
+            } else if changes.len() < limit::EVIDENCE_ROWS_MAX {
+                changes.insert(flip.key(), flip);
+            } else {
+                self.not_kept = self.not_kept.saturating_add(flip.count);
+            }
+        }
+        self.changes = changes.into_values().collect();
+        let mut untold: HashMap<String, Untold> =
+            self.cannot_tell.into_iter().map(|untold| (untold.why.clone(), untold)).collect();
+        for theirs in other.cannot_tell {
+            if let Some(known) = untold.get_mut(&theirs.why) {
+                known.count = known.count.saturating_add(theirs.count);
+            } else if untold.len() < limit::EVIDENCE_ROWS_MAX {
+                untold.insert(theirs.why.clone(), theirs);
+            } else {
+                self.not_kept = self.not_kept.saturating_add(theirs.count);
+            }
+        }
+        self.cannot_tell = untold.into_values().collect();
+        self.sort();
+        self
+    }
+
+    fn sort(&mut self) {
+        let order = |flip: &Flip| (flip.change, flip.object.clone(), flip.subject.clone(), flip.agent.clone());
+        self.changes.sort_by(|one, other| other.count.cmp(&one.count).then_with(|| order(one).cmp(&order(other))));
+        self.cannot_tell.sort_by(|one, other| other.count.cmp(&one.count).then_with(|| one.why.cmp(&other.why)));
+    }
+}
+
+impl Flip {
+    fn key(&self) -> FlipKey {
+        let Self { change, action, object, subject, agent, was, would_be, .. } = self;
+        let text = String::clone;
+        (*change, text(action), text(object), text(subject), text(agent), text(was), text(would_be))
     }
 }
 
@@ -337,4 +400,46 @@ fn action(method: &str) -> Option<String> {
         tasks if tasks.starts_with("tasks/") => return None,
         other => format!("method:{other}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Digest;
+
+    fn found(changes: &[(&str, u64, i64)], untold: &[(&str, u64)]) -> Simulation {
+        let text = || "x".to_owned();
+        let flip = |(object, count, last): &(&str, u64, i64)| Flip {
+            change: Way::NewlyRefused,
+            action: text(),
+            object: (*object).to_owned(),
+            subject: text(),
+            agent: text(),
+            was: text(),
+            would_be: text(),
+            count: *count,
+            last: Timestamp::from_second(*last).unwrap(),
+        };
+        let cannot = |(why, count): &(&str, u64)| Untold { why: (*why).to_owned(), count: *count, example: text() };
+        Simulation {
+            since: Timestamp::MIN,
+            until: Timestamp::MAX,
+            oldest_record: None,
+            revision: PolicyRevision(Digest::sha256(b"next")),
+            decisions: 10,
+            unchanged: 1,
+            changes: changes.iter().map(flip).collect(),
+            cannot_tell: untold.iter().map(cannot).collect(),
+            not_by_rules: 2,
+            not_kept: 0,
+        }
+    }
+
+    #[test]
+    fn what_two_records_tell_is_added_and_the_same_is_one_row() {
+        let own = found(&[("a", 3, 7), ("b", 2, 7)], &[("groups", 4)]);
+        let both = own.with(found(&[("b", 5, 3), ("c", 1, 9)], &[("groups", 1), ("arguments", 2)]));
+        let expected = found(&[("b", 7, 7), ("a", 3, 7), ("c", 1, 9)], &[("groups", 5), ("arguments", 2)]);
+        assert_eq!(both, Simulation { decisions: 20, unchanged: 2, not_by_rules: 4, ..expected });
+    }
 }

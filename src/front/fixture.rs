@@ -16,6 +16,7 @@ use crate::config::{
     ScopeRule,
 };
 use crate::gateway::sessions::Since;
+use crate::gateway::whole::Proven;
 use crate::identity::{Presented, Shown};
 use crate::ids::{Digest, IssuerAlias, PrincipalKey};
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
@@ -186,6 +187,14 @@ impl Pipeline for Scripted {
 
     fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config)
+    }
+
+    fn asked_by_replica(&self, proof: &str) -> Option<Proven> {
+        (proof == "of a replica").then(Proven::of_test)
+    }
+
+    async fn tell_replica(&self, _: &Proven, _body: &[u8]) -> Result<Vec<u8>, Stop> {
+        Ok(Vec::new())
     }
 
     async fn authenticate(&self, shown: Shown<'_>, _: &Endpoint, _: IpAddr) -> Result<String, Stop> {

@@ -28,6 +28,7 @@ use crate::wire::mcp::{Era, header};
 use crate::wire::{Json, Kind, Message, Source};
 
 mod answer;
+mod asked;
 mod away;
 mod batch;
 mod body;

@@ -13,11 +13,12 @@ use crate::call::{self, ClientFacts, Endpoint, Request, Running};
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::gateway::sessions::Since;
+use crate::gateway::whole::Proven;
 use crate::identity::{Caller, Shown};
 use crate::ids::{Digest, ParkId, PrincipalKey, ReplicaId};
 use crate::link;
 use crate::list;
-use crate::outcome::{Failure, Outcome, Reason, Stop};
+use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
 use crate::record::event::RelayNote;
 use crate::upstream::Event;
 use crate::watch::{self, Interest, Watch, Watched};
@@ -44,6 +45,14 @@ pub trait Pipeline: Send + Sync + 'static {
     }
     /// Records that a request was handed to another replica, and how it answered.
     fn handed_on(&self, _: &Self::Caller, _to: ReplicaId, _verb: &str, _answer: Result<StatusCode, &Failure>) {}
+    /// Who asks about the record with this proof, where that is another replica.
+    fn asked_by_replica(&self, _proof: &str) -> Option<Proven> {
+        None
+    }
+    /// Answers it.
+    fn tell_replica(&self, _: &Proven, _body: &[u8]) -> impl Future<Output = Result<Vec<u8>, Stop>> + Send {
+        std::future::ready(Err(Refusal::new(Reason::TargetUnknown).into()))
+    }
     /// The configuration in force.
     fn config(&self) -> Arc<Config>;
     /// A nonce for the next proofs of possession, where they need one.
@@ -307,6 +316,14 @@ impl Pipeline for Gateway {
 
     fn home(&self, caller: &Caller, message: &Message) -> Option<ReplicaId> {
         call::home(self, caller, message)
+    }
+
+    fn asked_by_replica(&self, proof: &str) -> Option<Proven> {
+        Self::asked_by_replica(self, proof)
+    }
+
+    async fn tell_replica(&self, proven: &Proven, body: &[u8]) -> Result<Vec<u8>, Stop> {
+        Self::tell_replica(self, proven, body).await
     }
 
     fn handed_on(&self, caller: &Caller, to: ReplicaId, verb: &str, answer: Result<StatusCode, &Failure>) {

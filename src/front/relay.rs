@@ -26,6 +26,7 @@ use super::track::EventId;
 use super::{Front, client_certificate, headers, questions};
 use crate::call::Endpoint;
 use crate::egress::peer::{PeerClient, PeerError};
+use crate::gateway::whole;
 use crate::identity::ClientCertificate;
 use crate::ids::ReplicaId;
 use crate::limit;
@@ -94,7 +95,10 @@ impl Relay {
 pub struct FromReplicas<P: Pipeline>(pub Arc<Front<P>>);
 
 impl<P: Pipeline> Answers for FromReplicas<P> {
-    async fn answer(self: Arc<Self>, request: Request<RequestBody>, _: IpAddr) -> Response<Body> {
+    async fn answer(self: Arc<Self>, request: Request<RequestBody>, peer: IpAddr) -> Response<Body> {
+        if request.uri().path() == whole::PATH {
+            return Box::pin(self.0.asked_by_replica(request, peer)).await;
+        }
         self.0.answer_replica(request).await
     }
 

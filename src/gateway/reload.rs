@@ -152,6 +152,11 @@ impl Reloader {
         self.keys.exchange(keys);
     }
 
+    /// Which files they are.
+    pub(super) const fn files(&self) -> &Files {
+        &self.files
+    }
+
     /// How strictly its files are read.
     #[must_use]
     pub const fn strictness(&self) -> Strictness {

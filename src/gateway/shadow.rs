@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Snapshot, arguments_of};
+use super::{Gateway, Snapshot, arguments_of};
 use crate::catalog::Target;
 use crate::identity::Caller;
 use crate::ids::{ClassKey, PolicyRevision, Subject};
@@ -149,6 +149,14 @@ impl<T> Queue<T> {
 
     fn drop_one(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Gateway {
+    /// What the files in `policies.next/` would decide otherwise, as far as it was seen.
+    #[must_use]
+    pub fn shadow(&self) -> ShadowReport {
+        self.shadow.report()
     }
 }
 

@@ -39,7 +39,7 @@ use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::label::{Asked, Judged, Labelled, Seen};
 use crate::policy::{Permit, Policy};
-use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf, Tell, Version};
+use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell, Version};
 
 /// What callers have seen.
 pub const CALLERS: Section = Section { name: "label", rows_max: limit::LABELS_MAX };
@@ -135,11 +135,12 @@ impl Labels {
         // What is remembered may be less than what holds: whoever is judged is judged by the rows, and so is what
         // others will read.
         let is_exact = is_judged || (sends && labelled.writes_stores());
-        let before = match known {
-            Some(known) if !is_exact => known.seen,
-            _ => self.seen(&rows).await?,
-        };
-        let touched = if sends { self.touched(&labelled, labelled.writes_stores()).await? } else { Vec::new() };
+        let known_enough = known.filter(|_| !is_exact);
+        let nothing = Labelled::default();
+        let touches = if sends { &labelled } else { &nothing };
+        let looked_for = known_enough.is_none().then_some(&rows);
+        let (found, touched) = self.look(looked_for, touches, touches.writes_stores()).await?;
+        let before = known_enough.map_or(found, |known| known.seen);
         let read = read_of(&touched);
         let (mut observed, mut asked, mut is_kept) = (None, None, false);
         if is_judged {
@@ -237,25 +238,36 @@ impl Labels {
 
     /// What a caller has seen: by itself and, under a mandate, wherever that hands it on.
     async fn seen(&self, rows: &Rows) -> Result<Seen, Failure> {
-        let mut seen = Seen::NOTHING;
-        for (section, key) in rows.read() {
-            let row = self.shelf.row(section, &key).await?;
-            seen = seen.with(row.map_or(Seen::NOTHING, |row| Seen::of_bits(row.number)));
-        }
-        Ok(seen)
+        Ok(self.look(Some(rows), &Labelled::default(), false).await?.0)
     }
 
-    /// The stores that a call reads, and those that it writes, as they are now.
-    async fn touched(&self, labelled: &Labelled, written: bool) -> Result<Vec<Touched>, Failure> {
-        let mut touched = Vec::new();
-        for store in labelled.stores.iter().filter(|store| written || labelled.reads_from(store)) {
-            let row = self.shelf.row(STORES, &store.name).await?;
-            let (seen, version) =
-                row.map_or((Seen::NOTHING, None), |row| (Seen::of_bits(row.number), Some(row.version)));
-            let read = labelled.reads_from(store) && !inversion::is_off(Control::Stores);
-            touched.push(Touched { name: Arc::clone(&store.name), read, seen, version });
-        }
-        Ok(touched)
+    /// The same where it is asked for, and the stores that a call reads, and those that it writes, as they are now: one
+    /// look at all of them, or none where there is nothing to look at.
+    async fn look(
+        &self,
+        rows: Option<&Rows>,
+        labelled: &Labelled,
+        written: bool,
+    ) -> Result<(Seen, Vec<Touched>), Failure> {
+        let mut names = rows.map(Rows::read).unwrap_or_default();
+        let own = names.len();
+        let stores: Vec<_> = labelled.stores.iter().filter(|store| written || labelled.reads_from(store)).collect();
+        names.extend(stores.iter().map(|store| (STORES, store.name.to_string())));
+        let mut found = match names.as_slice() {
+            [] => return Ok((Seen::NOTHING, Vec::new())),
+            [(section, key)] => vec![self.shelf.row(*section, key).await?],
+            names => self.shelf.named(names).await?,
+        };
+        let touched = found.split_off(own.min(found.len()));
+        let of = |row: &Option<Row>| row.as_ref().map_or(Seen::NOTHING, |row| Seen::of_bits(row.number));
+        let seen = found.iter().map(of).fold(Seen::NOTHING, Seen::with);
+        let touched = stores.into_iter().zip(touched).map(|(store, row)| Touched {
+            name: Arc::clone(&store.name),
+            read: labelled.reads_from(store) && !inversion::is_off(Control::Stores),
+            seen: of(&row),
+            version: row.map(|row| row.version),
+        });
+        Ok((seen, touched.collect()))
     }
 }
 
@@ -338,7 +350,7 @@ impl LabelUse {
     /// # Errors
     /// `store_unavailable`: then nobody is told.
     pub async fn settle(&self, epoch: RevocationEpoch) -> Result<(), Failure> {
-        let read = read_of(&self.labels.touched(&self.labelled, false).await?);
+        let read = read_of(&self.labels.look(None, &self.labelled, false).await?.1);
         let brought = if epoch == self.epoch { read } else { read.with(self.labelled.shows()) };
         if !brought.is_any() || (epoch == self.epoch && !read.beyond(self.after).is_any()) {
             return Ok(());

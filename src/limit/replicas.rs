@@ -48,3 +48,17 @@ pub const REVOCATION_CHANGES_MAX: i64 = 100_000;
 pub const CHANGE_TOLD_BYTES_MAX: usize = 512;
 /// Of them, those that are put on a record at once.
 pub const REVOCATION_CHANGES_TAKEN_MAX: i64 = 200;
+/// What one replica asks another about its record: the next policies are the longest of it.
+pub const RECORD_QUESTION_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What a replica tells another of its record, and what all of them together tell of one call or mandate.
+pub const RECORD_TOLD_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// How long other replicas are waited for, over all rounds.
+pub const RECORD_ASKED_TIMEOUT: Duration = Duration::from_secs(45);
+/// Replicas that are asked about their records at the same moment.
+pub const RECORD_ASKED_AT_ONCE_MAX: usize = 16;
+/// Readings of the record for such questions at once; others wait.
+pub const RECORD_READINGS_MAX: usize = 2;
+/// How often the replicas are asked again with what the others have found.
+pub const RECORD_ROUNDS_MAX: usize = 8;
+/// How long a question of another replica is good for.
+pub const RECORD_QUESTION_LIFE: Duration = Duration::from_secs(30);

@@ -41,6 +41,8 @@ pub struct Metrics {
     pub processes_started: Family<ServerLabels, Counter>,
     /// Processes of an upstream that ended, by why.
     pub processes_ended: Family<ProcessLabels, Counter>,
+    /// How often rows of the store were read or changed.
+    pub store_operations: Family<StoreLabels, Counter>,
     /// Whether the journal can be written: 1 or 0.
     pub journal_well: Gauge,
     /// Seconds that one sync takes.
@@ -109,6 +111,15 @@ pub struct CallLabels {
 pub struct ServerLabels {
     /// The upstream.
     pub server: ServerLabel,
+}
+
+/// Labels of what the store is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StoreLabels {
+    /// What the first row is that is asked for, of a closed list.
+    pub section: &'static str,
+    /// `read` or `change`.
+    pub operation: &'static str,
 }
 
 /// Labels of processes that ended.
@@ -208,6 +219,7 @@ impl Metrics {
             upstream_well: Family::default(),
             processes_started: Family::default(),
             processes_ended: Family::default(),
+            store_operations: Family::default(),
             journal_well: Gauge::default(),
             journal_sync_seconds: short_buckets(),
             journal_batch_lines: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0]),
@@ -247,6 +259,7 @@ impl Metrics {
         registry.register("upstream_well", "whether the upstream answers", m.upstream_well.clone());
         registry.register("processes_started", "processes of an upstream", m.processes_started.clone());
         registry.register("processes_ended", "processes of an upstream by why they ended", m.processes_ended.clone());
+        registry.register("store_operations", "what rows of the store were asked", m.store_operations.clone());
         registry.register("journal_well", "whether the journal can be written", m.journal_well.clone());
         registry.register("journal_sync_seconds", "duration of one sync", m.journal_sync_seconds.clone());
         registry.register("journal_batch_lines", "lines of one write", m.journal_batch_lines.clone());
@@ -358,6 +371,14 @@ impl Metrics {
         total(&self.processes_started.get_or_create(&ServerLabels { server: server.clone() }), started);
         for (why, count) in ended {
             total(&self.processes_ended.get_or_create(&ProcessLabels { server: server.clone(), why }), count);
+        }
+    }
+
+    /// Says how often rows of a section were read or changed in all.
+    pub fn store_operations(&self, all: impl IntoIterator<Item = (&'static str, &'static str, u64)>) {
+        for (section, operation, count) in all {
+            let labels = StoreLabels { section, operation };
+            self.store_operations.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
         }
     }
 

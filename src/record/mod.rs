@@ -38,6 +38,7 @@ pub mod operational;
 mod position;
 pub mod read;
 pub mod redact;
+pub mod related;
 mod reloaded;
 mod room;
 mod segment;

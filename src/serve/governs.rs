@@ -4,6 +4,7 @@ use futures_util::future::BoxFuture;
 
 use crate::control::break_glass::{BreakGlassOrder, BreakGlassView, Emergencies};
 use crate::control::governs::{AccessWish, Attested, Governs, OpenedMandate, Question};
+use crate::control::records::Records;
 use crate::control::standing::{StandingView, Stands, Wish as Asked};
 use crate::gateway::Gateway;
 use crate::gateway::lifecycle::{Step, agent_key, server_key};
@@ -17,6 +18,10 @@ use crate::record::Who;
 impl Governs for Gateway {
     fn may_change(&self, weight: Weight) -> Result<(), Failure> {
         self.standing().may_change(weight)
+    }
+
+    fn records(&self) -> Result<&dyn Records, Stop> {
+        Ok(self)
     }
 
     fn explain<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Result<Explanation, Stop>> {

@@ -2,6 +2,7 @@
 
 mod labels;
 pub(super) mod lift;
+mod records;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -396,6 +397,7 @@ impl Operations for Gateway {
         for (server, processes) in self.upstreams().processes() {
             metrics.processes(&server, processes.started, processes.ended);
         }
+        metrics.store_operations(self.store().operations());
         metrics.revocation_epoch.set(self.revocation_epoch().0);
         metrics.encode()
     }

@@ -13,7 +13,7 @@ use super::{StartError, trouble};
 use crate::config::{ClusterConfig, Config};
 use crate::egress::peer::PeerClient;
 use crate::front::{self, Certificates, FromReplicas, Front, Relay};
-use crate::gateway::{Along, Own, Standing};
+use crate::gateway::{Along, Gateway, Own, Standing};
 use crate::ids::PolicyRevision;
 use crate::lanes::Lanes;
 use crate::store::Store;
@@ -50,6 +50,11 @@ impl Cluster {
 
     pub(super) fn relay(&self) -> Relay {
         Relay::new(Arc::clone(&self.client))
+    }
+
+    /// Lets the others be asked about their records.
+    pub(super) fn lets_ask(&self, gateway: &Gateway) {
+        gateway.asks(Arc::clone(&self.client));
     }
 
     /// Serves what other replicas hand on.

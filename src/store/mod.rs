@@ -7,6 +7,7 @@
 //! transaction.
 
 mod changed;
+mod counted;
 mod postgres;
 mod row;
 mod shelf;
@@ -19,11 +20,13 @@ mod tests;
 mod voided;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 pub use changed::{Changed, RowTold, What};
+use counted::Counted;
 pub use postgres::Changes;
 pub use sqlite::look;
 pub use state::StateDirectory;
@@ -34,14 +37,14 @@ use crate::identity::revoked::{Held, Revocation, RevocationStore};
 use crate::ids::{Digest, PolicyRevision, ReplicaId, RevocationEpoch, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
-use crate::shelf::{Change, Changed as Batch, Row, Section, Shelf, Tell};
+use crate::shelf::{Change, Changed as Batch, Name, Row, Section, Shelf, Tell};
 use crate::wire::voids::Mark;
 use postgres::Postgres;
 use sqlite::Sqlite;
 
 /// The store of one gateway, or of all its replicas.
 #[derive(Debug, Clone)]
-pub struct Store(Backend);
+pub struct Store(Backend, Arc<Counted>);
 
 #[derive(Debug, Clone)]
 enum Backend {
@@ -156,10 +159,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn open(state: &StateDirectory, config: &StoreConfig) -> Result<Self, StoreError> {
-        Ok(Self(match config {
+        let backend = match config {
             StoreConfig::Sqlite => Backend::Sqlite(Sqlite::open(state).await?),
             StoreConfig::Postgres(config) => Backend::Postgres(Postgres::open(state, config).await?),
-        }))
+        };
+        Ok(Self(backend, Arc::default()))
     }
 
     /// The name of the state directory: records and handles of every run carry it.
@@ -301,6 +305,18 @@ impl Store {
         }
     }
 
+    /// Replicas that do not live and are not forgotten, with the moment at which they were heard of last, microseconds
+    /// since 1970: what they did is on records that nobody can be asked for.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn gone(&self) -> Result<Vec<(ReplicaId, i64)>, Failure> {
+        match &self.0 {
+            Backend::Sqlite(_) => Ok(Vec::new()),
+            Backend::Postgres(store) => store.gone().await,
+        }
+    }
+
     /// Says that this replica stops: whatever is bound to it is gone.
     ///
     /// # Errors
@@ -423,9 +439,18 @@ impl RevocationStore for Store {
 
 impl Shelf for Store {
     fn row<'a>(&'a self, section: Section, key: &'a str) -> BoxFuture<'a, Result<Option<Row>, Failure>> {
+        self.1.read(section);
         match &self.0 {
             Backend::Sqlite(store) => store.row(section, key).boxed(),
             Backend::Postgres(store) => store.row(section, key).boxed(),
+        }
+    }
+
+    fn named<'a>(&'a self, names: &'a [Name]) -> BoxFuture<'a, Result<Vec<Option<Row>>, Failure>> {
+        names.first().iter().for_each(|(section, _)| self.1.read(*section));
+        match &self.0 {
+            Backend::Sqlite(store) => store.named(names).boxed(),
+            Backend::Postgres(store) => store.named(names).boxed(),
         }
     }
 
@@ -435,6 +460,7 @@ impl Shelf for Store {
         owner: Option<&'a str>,
         after: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Vec<Row>, Failure>> {
+        self.1.read(section);
         match &self.0 {
             Backend::Sqlite(store) => store.rows(section, owner, after).boxed(),
             Backend::Postgres(store) => store.rows(section, owner, after).boxed(),
@@ -442,6 +468,7 @@ impl Shelf for Store {
     }
 
     fn change(&self, changes: Vec<Change>, tell: Tell) -> BoxFuture<'_, Result<Batch, Failure>> {
+        changes.first().iter().for_each(|change| self.1.changed(change.section));
         async move {
             match &self.0 {
                 Backend::Sqlite(store) => store.change(&changes, tell).await,

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::limit;
 use crate::outcome::Failure;
-use crate::shelf::{Action, Change, Expect, Section, Version};
+use crate::shelf::{Action, Change, Expect, Name, Row, Section, Version};
 
 use super::unavailable;
 
@@ -135,6 +135,15 @@ pub(super) fn order(changes: &[Change]) -> Result<Vec<usize>, Failure> {
     let mut order: Vec<usize> = (0..changes.len()).collect();
     order.sort_by_key(|index| changes.get(*index).map(|change| (change.section.name, change.key.as_str())));
     Ok(order)
+}
+
+/// Puts rows with their sections into the places of their names, however the database has ordered them.
+pub(super) fn in_places(names: &[Name], found: &[(String, Row)]) -> Vec<Option<Row>> {
+    let of = |(section, key): &Name| {
+        let row = found.iter().find(|(named, row)| named == section.name && row.key == *key);
+        row.map(|(_, row)| row.clone())
+    };
+    names.iter().map(of).collect()
 }
 
 /// Puts the numbers back into the order of the changes.

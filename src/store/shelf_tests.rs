@@ -203,6 +203,24 @@ async fn rows_are_read_by_name_by_owner_and_in_pages() {
 }
 
 #[tokio::test]
+async fn several_rows_are_read_at_once_each_in_the_place_of_its_name() {
+    on_both(async |place| {
+        let store = place.open().await;
+        done(&store, vec![put(THINGS, "a", Expect::Absent, "one"), put(OTHERS, "a", Expect::Absent, "two")]).await;
+        let gone = Action::Put { owner: String::new(), body: String::new(), expires_at_us: Some(1) };
+        done(&store, vec![Change::new(THINGS, "old", Expect::Absent, gone)]).await;
+        let names = [(OTHERS, "a"), (THINGS, "b"), (THINGS, "a"), (THINGS, "old"), (OTHERS, "a")];
+        let names = names.map(|(section, key)| (section, key.to_owned()));
+        let rows = store.named(&names).await.unwrap();
+        let bodies: Vec<_> = rows.iter().map(|row| row.as_ref().map(|row| row.body.as_str())).collect();
+        assert_eq!(bodies, [Some("two"), None, Some("one"), None, Some("two")]);
+        assert_eq!(rows[2], store.row(THINGS, "a").await.unwrap());
+        assert_eq!(store.named(&[]).await.unwrap(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_too_large_or_too_much_is_refused_and_nothing_is_done() {
     on_both(async |place| {
         let store = place.open().await;

@@ -14,6 +14,7 @@ use crate::support::scripted::{Scripted, result, text, tool};
 
 mod answers;
 mod asking;
+mod cost;
 mod declassify;
 mod mandates;
 mod situations;

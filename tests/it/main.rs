@@ -99,5 +99,6 @@ mod tls;
 mod updates;
 mod voided;
 mod watch;
+mod whole;
 mod workload;
 mod workload_api;

@@ -3,7 +3,7 @@
 use clap::Parser as _;
 
 use super::*;
-use crate::record::fixture;
+use crate::record::{fixture, related};
 
 #[derive(Debug, clap::Parser)]
 struct Line {
@@ -147,7 +147,8 @@ fn tree(id: &str) -> String {
     let state = governed();
     let directory = journal::directory(state.path());
     let root = related::find(&directory, id).unwrap().into_iter().next().unwrap();
-    let all: Vec<_> = related::records(&directory, &root).unwrap().into_iter().map(|(_, record)| record).collect();
+    let found = related::lines(&directory, &mut related::Related::of(&root), usize::MAX).unwrap();
+    let all: Vec<_> = found.lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     let records = tree::Records { all: &all, zone: &jiff::tz::TimeZone::UTC };
     let mut out = Vec::new();
     let node = match &root {

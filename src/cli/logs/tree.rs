@@ -103,13 +103,17 @@ impl Records<'_> {
         let asked = own().find(|record| record.get("mcp").is_some()).map(asked).unwrap_or_default();
         let last = own().next_back();
         let (style, ended) = last.map_or((WARNING, "no end on the record".to_owned()), outcome);
-        let at = last.map(|record| self.time(record)).unwrap_or_default();
+        let at = last.map(|record| format!("{}{}", self.time(record), self.place(record))).unwrap_or_default();
         Node::new("call", style, format!("{call} {at} {asked}: {ended}"))
     }
 
     fn leg(&self, number: usize, of: &[&Value]) -> Option<Node> {
         let first = of.first()?;
-        let mut leg = Node::new("leg", STRONG, format!("{number} {}", self.time(first)));
+        let mut leg = Node::new("leg", STRONG, format!("{number} {}{}", self.time(first), self.place(first)));
+        let via = text(first, "/via");
+        if !via.is_empty() {
+            leg.text.push_str(&format!(", handed on by replica {via}"));
+        }
         for record in of {
             match text(record, "/type") {
                 "intent" => self.intent(record, &mut leg.children),
@@ -226,8 +230,8 @@ impl Records<'_> {
     }
 
     fn mandate_event(&self, record: &Value) -> String {
-        let mut said =
-            format!("{} {} by {}", self.time(record), text(record, "/mandate/event"), text(record, "/mandate/actor"));
+        let (event, actor) = (text(record, "/mandate/event"), text(record, "/mandate/actor"));
+        let mut said = format!("{} {event} by {actor}{}", self.time(record), self.place(record));
         for (name, what) in [("/mandate/agent", "for agent"), ("/mandate/subject", "acting for")] {
             let value = text(record, name);
             if !value.is_empty() {
@@ -255,7 +259,7 @@ impl Records<'_> {
                 _ => GOOD,
             };
             let gates = joined(record.pointer("/approval/gates"), "no gate");
-            let mut said = format!("{} {event}", self.time(record));
+            let mut said = format!("{} {event}{}", self.time(record), self.place(record));
             if event == "requested" {
                 said.push_str(&format!(" by {}, gates {gates}", text(record, "/approval/requester")));
             }
@@ -297,6 +301,14 @@ impl Records<'_> {
             }
         }
         nodes
+    }
+
+    /// On which replica's record it stands, where these are of several.
+    fn place(&self, record: &Value) -> String {
+        let of = |record: &Value| text(record, "/replica").to_owned();
+        let first = self.all.first().map(of).unwrap_or_default();
+        let several = self.all.iter().any(|record| of(record) != first);
+        if several { format!(" at replica {}", of(record)) } else { String::new() }
     }
 
     fn time(&self, record: &Value) -> String {

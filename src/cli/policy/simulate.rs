@@ -4,38 +4,51 @@
 
 use std::fmt::Write as _;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::cli::Ending;
 use crate::cli::call::safe;
+use crate::cli::door::Elsewhere;
+use crate::cli::everywhere::{self, Read};
 use crate::cli::output::{BAD, GOOD, Output, QUIET, STRONG, WARNING, complain, list, trouble};
 use crate::cli::state::State;
-use crate::evidence::{Simulation, simulate};
+use crate::evidence::{Simulation, Way, simulate};
 use crate::record::journal;
 
 /// Reads the record, asks the next policies, prints.
-pub(super) fn run(state: &State, since: SignedDuration, output: Output) -> Ending {
-    let next = match state.files().next() {
-        Ok(Some(next)) => next,
-        Ok(None) => {
-            trouble("there are no next policies: write policies.next beside policies");
-            return Ending::Trouble;
-        }
-        Err(mistakes) => {
-            complain(list(&mistakes, "", BAD));
-            trouble("the next policies would not be served");
-            return Ending::Trouble;
-        }
+pub(super) async fn run(
+    (state, elsewhere): (&State, &Elsewhere),
+    (since, until): (Timestamp, Timestamp),
+    output: Output,
+) -> Ending {
+    // A gateway elsewhere has next policies of its own.
+    let next = match elsewhere.admin {
+        Some(_) => None,
+        None => match state.files().next() {
+            Ok(Some(next)) => Some(next),
+            Ok(None) => {
+                trouble("there are no next policies: write policies.next beside policies");
+                return Ending::Trouble;
+            }
+            Err(mistakes) => {
+                complain(list(&mistakes, "", BAD));
+                trouble("the next policies would not be served");
+                return Ending::Trouble;
+            }
+        },
     };
-    let until = Timestamp::now();
-    let since = until.checked_sub(since).unwrap_or(Timestamp::MIN);
-    let found = state.directory().and_then(|directory| {
-        simulate(&journal::directory(&directory), &next.policy, since, until).map_err(|error| error.to_string())
-    });
-    match found {
-        Ok(found) => {
-            output.result(&found, told(&found));
-            if found.changes.is_empty() { Ending::Done } else { Ending::Refused }
+    let moment = since.to_string();
+    let revision = next.as_ref().map(|next| next.policy.revision().to_string());
+    let asked = [Some(("since", moment.as_str())), revision.as_deref().map(|revision| ("revision", revision))];
+    let own = || {
+        let next = next.as_ref().ok_or("there are no next policies here")?;
+        let directory = journal::directory(&state.directory()?);
+        simulate(&directory, &next.policy, since, until).map_err(|error| error.to_string())
+    };
+    match everywhere::read(state, elsewhere, &everywhere::path("/policy/simulate", asked), own).await {
+        Ok(read) => {
+            output.result(&read, told(&read));
+            if read.told.changes.is_empty() { Ending::Done } else { Ending::Refused }
         }
         Err(problem) => {
             trouble(problem);
@@ -44,12 +57,13 @@ pub(super) fn run(state: &State, since: SignedDuration, output: Output) -> Endin
     }
 }
 
-fn told(found: &Simulation) -> String {
+fn told(Read { told: found, of }: &Read<Simulation>) -> String {
     let since = found.since.strftime("%F");
     let mut text = match found.oldest_record {
         None => format!("no record since {since}\n"),
         Some(oldest) => format!("since {since}; the record goes back to {}\n", oldest.strftime("%F %T")),
     };
+    text.push_str(&of.text());
     let _infallible = writeln!(
         text,
         "{} decisions: {GOOD}{} stay{GOOD:#}, {} would change, {WARNING}{} nobody can tell{WARNING:#}",
@@ -59,7 +73,10 @@ fn told(found: &Simulation) -> String {
         found.cannot_tell.iter().map(|untold| untold.count).sum::<u64>()
     );
     for flip in &found.changes {
-        let (style, word) = if flip.change == "newly_allowed" { (WARNING, "allowed") } else { (BAD, "refused") };
+        let (style, word) = match flip.change {
+            Way::NewlyAllowed => (WARNING, "allowed"),
+            Way::NewlyRefused => (BAD, "refused"),
+        };
         let agent = if flip.agent.is_empty() { String::new() } else { format!(" with agent:{}", safe(&flip.agent)) };
         let _infallible = writeln!(
             text,

@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use super::{Postgres, durable, revision, tell, within};
-use crate::ids::PolicyRevision;
+use crate::ids::{PolicyRevision, ReplicaId};
 use crate::limit;
 use crate::outcome::Failure;
 use crate::store::{Member, unavailable};
@@ -80,6 +80,26 @@ impl Postgres {
                 .await
         });
         rows.await?.iter().map(read).collect()
+    }
+
+    /// Replicas that do not live, and when they were heard of last, microseconds since 1970.
+    pub(in crate::store) async fn gone(&self) -> Result<Vec<(ReplicaId, i64)>, Failure> {
+        let rows = within(async {
+            let select = format!(
+                "SELECT replica, (extract(epoch FROM seen_at) * 1000000)::bigint FROM members WHERE NOT ({LIVES})
+                 ORDER BY seen_at DESC LIMIT $2"
+            );
+            sqlx::query(sqlx::AssertSqlSafe(select))
+                .bind(limit::MEMBER_GONE_AFTER.as_secs_f64())
+                .bind(limit::MEMBERS_MAX)
+                .fetch_all(&self.own)
+                .await
+        });
+        let told = |row: &PgRow| {
+            let replica: String = row.try_get(0).map_err(unavailable)?;
+            Ok((replica.parse().map_err(unavailable)?, row.try_get(1).map_err(unavailable)?))
+        };
+        rows.await?.iter().map(told).collect()
     }
 
     /// Says that this replica stops.

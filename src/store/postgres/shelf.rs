@@ -1,14 +1,14 @@
 //! The rows of rooms, in PostgreSQL: each row that a batch finds is locked until its end.
 
-use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{QueryBuilder, Row as _};
 
 use super::{Postgres, durable, tell, within};
 use crate::limit;
 use crate::outcome::Failure;
-use crate::shelf::{Change, Changed, Row, Section, Tell, Version};
+use crate::shelf::{Change, Changed, Name, Row, Section, Tell, Version};
 use crate::store::changed::Noted;
-use crate::store::shelf::{Found, Rooms, Step, in_order, order, step};
+use crate::store::shelf::{Found, Rooms, Step, in_order, in_places, order, step};
 use crate::store::{epoch, unavailable};
 
 /// The columns of a row, and the store's clock.
@@ -35,6 +35,25 @@ impl Postgres {
             found.as_ref().map(read).transpose()
         })
         .await
+    }
+
+    pub(in crate::store) async fn named(&self, names: &[Name]) -> Result<Vec<Option<Row>>, Failure> {
+        let found = within(async {
+            let mut rows = Vec::with_capacity(names.len());
+            if !names.is_empty() {
+                let mut sql = QueryBuilder::new(format!("SELECT {COLUMNS}, section FROM shelf WHERE ("));
+                for (place, (section, key)) in names.iter().enumerate() {
+                    sql.push(if place == 0 { "(section = " } else { " OR (section = " });
+                    sql.push_bind(section.name).push(" AND key = ").push_bind(key.as_str()).push(")");
+                }
+                sql.push(format!(") AND (expires_at IS NULL OR expires_at > {NOW})"));
+                for row in sql.build().fetch_all(&self.pool).await? {
+                    rows.push((row.try_get(6)?, read(&row)?));
+                }
+            }
+            Ok(rows)
+        });
+        Ok(in_places(names, &found.await?))
     }
 
     pub(in crate::store) async fn rows(

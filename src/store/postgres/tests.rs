@@ -112,8 +112,12 @@ async fn the_first_of_the_living_says_which_files_are_served_and_then_an_adminis
     assert_eq!(first.heartbeat(&old).await.unwrap().len(), 2);
     first.activate(new.revision, "host:0").await.unwrap();
     assert_eq!(second.moment().await.unwrap().active, Some(new.revision));
+    assert!(first.gone().await.unwrap().is_empty());
     second.leave().await.unwrap();
     assert_eq!(first.heartbeat(&old).await.unwrap(), std::slice::from_ref(&old));
+    let gone = first.gone().await.unwrap();
+    let ago_us = jiff::Timestamp::now().as_microsecond() - gone[0].1;
+    assert!(gone[0].0 == new.replica && gone.len() == 1 && ago_us < 60_000_000, "who is gone is still named: {gone:?}");
     assert_eq!(first.join(&old).await.unwrap(), old.revision, "nobody else lives");
 }
 

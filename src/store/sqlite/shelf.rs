@@ -1,15 +1,15 @@
 //! The rows of rooms, in SQLite. One writer at a time: what is read in a transaction stays so.
 
-use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{QueryBuilder, Row as _};
 
 use super::Sqlite;
 use super::changed::note;
 use crate::limit;
 use crate::outcome::Failure;
-use crate::shelf::{Change, Changed, Row, Section, Tell, Version};
+use crate::shelf::{Change, Changed, Name, Row, Section, Tell, Version};
 use crate::store::changed::Noted;
-use crate::store::shelf::{Found, Rooms, Step, in_order, order, step};
+use crate::store::shelf::{Found, Rooms, Step, in_order, in_places, order, step};
 use crate::store::{epoch, unavailable};
 
 const COLUMNS: &str = "key, version, owner, body, number, expires_at";
@@ -28,6 +28,21 @@ impl Sqlite {
         ));
         let found = sqlx::query(sql).bind(section.name).bind(key).bind(now_us()).fetch_optional(&self.readers).await;
         found.map_err(unavailable)?.as_ref().map(read).transpose()
+    }
+
+    pub(in crate::store) async fn named(&self, names: &[Name]) -> Result<Vec<Option<Row>>, Failure> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut sql = QueryBuilder::new(format!("SELECT {COLUMNS}, section FROM shelf WHERE ("));
+        for (place, (section, key)) in names.iter().enumerate() {
+            sql.push(if place == 0 { "(section = " } else { " OR (section = " });
+            sql.push_bind(section.name).push(" AND key = ").push_bind(key.as_str()).push(")");
+        }
+        sql.push(") AND (expires_at IS NULL OR expires_at > ").push_bind(now_us()).push(")");
+        let rows = sql.build().fetch_all(&self.readers).await.map_err(unavailable)?;
+        let found = rows.iter().map(|row| Ok((row.try_get(6).map_err(unavailable)?, read(row)?)));
+        Ok(in_places(names, &found.collect::<Result<Vec<_>, Failure>>()?))
     }
 
     pub(in crate::store) async fn rows(

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{RULES, Running, start};
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::schema::problems;
 
 /// The document, and a check of an answer against what it says of that operation and status.
@@ -38,6 +39,55 @@ impl Document {
         let place = format!("/paths/{}/{verb}/requestBody/content/application~1json/schema", path.replace('/', "~1"));
         let problems = self.problems(&place, order);
         assert!(problems.is_empty(), "{operation}: {problems:?} in {order}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_record_says_is_told_as_the_document_has_it_and_to_whoever_may_read_it() {
+    let running = start().await;
+    let document = Document::of(&running).await;
+    let (ann, dora) = (running.administrator("ann", &["admins"]), running.administrator("dora", &["developers"]));
+    let alice = running.issuer.token("alice", &["developers"], &running.gateway.resource());
+    assert_eq!(running.gateway.client(&alice).call_tool("tools__echo", json!({})).await.status, 200);
+    eventually("the call is on the record", async || !running.gateway.records("result").is_empty()).await;
+    let call = running.gateway.records("result")[0]["call"].as_str().unwrap().to_owned();
+    let since = "?since=2020-01-01T00:00:00Z";
+    let asked = async |operation: &str, path: &str, token: &str, status: u16| {
+        let answer = running.get(path, token).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text);
+        document.check(operation, status, &answer.text);
+        answer
+    };
+    let shown = asked("get /logs/{id}", &format!("/logs/{call}"), &ann, 200).await;
+    assert_eq!(shown.response()["records"].as_array().unwrap().len(), 2, "{}", shown.text);
+    assert_eq!(shown.response()["replicas"].as_array().unwrap().len(), 1, "there is no other");
+    asked("get /logs/{id}", "/logs/none", &ann, 200).await;
+    asked("get /logs/{id}", "/logs/x", &ann, 400).await;
+    let suggested = asked("get /policy/suggest", &format!("/policy/suggest{since}"), &ann, 200).await;
+    assert!(
+        suggested.text.contains("p, user:test/alice, development, tools/echo, call, -, allow"),
+        "{}",
+        suggested.text
+    );
+    asked("get /policy/suggest", "/policy/suggest", &ann, 400).await;
+    asked("get /policy/simulate", &format!("/policy/simulate{since}"), &ann, 404).await;
+    let policies = running.gateway.state().with_file_name("policies");
+    let next = running.gateway.state().with_file_name("policies.next");
+    std::fs::create_dir_all(&next).unwrap();
+    for entry in std::fs::read_dir(&policies).unwrap().flatten().filter(|entry| entry.path().is_file()) {
+        std::fs::copy(entry.path(), next.join(entry.file_name())).unwrap();
+    }
+    let simulated = asked("get /policy/simulate", &format!("/policy/simulate{since}"), &ann, 200).await;
+    assert_eq!(simulated.response()["unchanged"], 1, "{}", simulated.text);
+    let other = format!("/policy/simulate{since}&revision={}", "0".repeat(64));
+    asked("get /policy/simulate", &other, &ann, 400).await;
+    for (operation, path) in [
+        ("get /logs/{id}", format!("/logs/{call}")),
+        ("get /policy/suggest", format!("/policy/suggest{since}")),
+        ("get /policy/simulate", format!("/policy/simulate{since}")),
+    ] {
+        asked(operation, &path, &dora, 403).await;
+        asked(operation, &path, "no-token", 401).await;
     }
 }
 

@@ -52,13 +52,13 @@ p, agent:bot, *, bailiwick/mandate:*, admin, -, allow
 p, agent:chief, *, bailiwick/mandate:*, admin, -, allow
 ";
 
-struct Running {
+pub(super) struct Running {
     issuer: Issuer,
     upstream: Scripted,
-    gateway: Gateway,
+    pub(super) gateway: Gateway,
 }
 
-async fn start(upstream: Scripted) -> Running {
+pub(super) async fn start(upstream: Scripted) -> Running {
     let issuer = Issuer::start().await;
     let gateway = Setup::new(&issuer)
         .policy(RULES)
@@ -72,7 +72,7 @@ async fn start(upstream: Scripted) -> Running {
 }
 
 impl Running {
-    fn software(&self, client: &str) -> Client {
+    pub(super) fn software(&self, client: &str) -> Client {
         let mut claims = self.issuer.claims(client, &[], &self.gateway.resource());
         claims["client_id"] = json!(client);
         self.gateway.client(&self.issuer.sign(&claims))
@@ -89,14 +89,14 @@ fn params(name: &str, arguments: Value, handle: Option<&str>) -> Value {
 }
 
 /// The handle of a mandate that was opened just now, below another one where that is named.
-async fn open(client: &Client, wish: Value, above: Option<&str>) -> String {
+pub(super) async fn open(client: &Client, wish: Value, above: Option<&str>) -> String {
     let answer = client.modern("tools/call", params("bailiwick__mandate_open", wish, above)).await;
     let handle = &answer.result()["structuredContent"]["handle"];
     handle.as_str().unwrap_or_else(|| panic!("{}", answer.text)).to_owned()
 }
 
 /// The reason that a call was refused for, or that of nobody.
-async fn call(client: &Client, name: &str, handle: Option<&str>) -> Option<String> {
+pub(super) async fn call(client: &Client, name: &str, handle: Option<&str>) -> Option<String> {
     let answer = client.modern("tools/call", params(&format!("tools__{name}"), json!({}), handle)).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let refused = answer.result()["isError"].as_bool().unwrap_or(false);
