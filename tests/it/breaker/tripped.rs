@@ -218,14 +218,11 @@ async fn what_comes_too_late_for_a_part_of_a_task_ends_nothing_above_it() {
     let (running, _) = start("mandate_denials_per_minute = 3\ndenials_per_minute = 30\n").await;
     let bot = running.bot();
     let (_, handle) = open(&bot, json!({ "template": "nightly" })).await;
-    let params = |tool: &str, arguments: Value| {
-        json!({ "name": format!("bailiwick__mandate_{tool}"), "arguments": arguments,
-            "_meta": { "dev.bailiwick/mandate": handle } })
-    };
-    let below = bot.modern("tools/call", params("open", json!({ "template": "nightly" }))).await;
-    let below = below.result()["structuredContent"].clone();
-    let (id, part) = (&below["id"], below["handle"].as_str().unwrap());
-    let completed = bot.modern("tools/call", params("complete", json!({ "id": id }))).await;
+    let params = json!({ "name": "bailiwick__mandate_open", "arguments": { "template": "nightly" },
+        "_meta": { "dev.bailiwick/mandate": handle } });
+    let below = bot.modern("tools/call", params).await.result()["structuredContent"].clone();
+    let part = below["handle"].as_str().unwrap();
+    let completed = bot.call_tool("bailiwick__mandate_complete", json!({ "id": below["id"] })).await;
     assert_eq!(completed.result()["structuredContent"]["state"], "completed", "{}", completed.text);
     for _ in 0..25 {
         assert_eq!(reason(&call(&bot, part, "tools__good").await), "mandate_ended");
