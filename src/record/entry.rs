@@ -111,8 +111,8 @@ impl<P: Evidence> Entry<P> {
         let result = result.charging(self.proof.charged());
         let words = self.last_words.as_ref().and_then(LastWords::end);
         let hidden = self.proof.hidden();
-        let clean_words = hidden.and_then(|hidden| Some(hidden.without(words?)));
-        let result = result.cancelled_with(clean_words.as_deref().or(words));
+        let clean_words = hidden.and_then(|hidden| Some(hidden.without(words.as_deref()?)));
+        let result = result.cancelled_with(clean_words.as_deref().or(words.as_deref()));
         let clean = self.proof.hidden().and_then(|hidden| Some(hidden.without(result.detail()?)));
         let result = match &clean {
             Some(clean) => result.saying(clean),
@@ -166,10 +166,11 @@ impl Journal {
         self.metrics().journal_wait_seconds.observe(started.elapsed().as_secs_f64());
         proof.recheck()?;
         self.metrics().calls_in_flight.inc();
+        let last_words = outgoing.last_words.clone().inspect(LastWords::begin);
         Ok(Entry {
             proof,
             method: outgoing.method.clone(),
-            last_words: outgoing.last_words.clone(),
+            last_words,
             outgoing: Some(outgoing),
             call,
             leg,

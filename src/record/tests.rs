@@ -201,14 +201,20 @@ async fn why_a_client_cancelled_is_on_the_line_of_the_end_or_was_never_said() {
     words.say("it took too long, with Bearer abcdefghijklmnopqrstuvwxyz0123456789");
     drop(entry);
     let words = crate::wire::LastWords::default();
-    let entry = journal.open(Proof::new(), crate::wire::Outgoing { last_words: Some(words.clone()), ..said }).await;
+    let said = crate::wire::Outgoing { last_words: Some(words.clone()), ..said };
+    let entry = journal.open(Proof::new(), said.clone()).await;
     entry.unwrap().close(&Outcome::Complete(json("{}")));
     words.say("too late");
     assert_eq!(words.end(), None);
+    // Another leg of the same request.
+    let entry = journal.open(Proof::new(), said).await.unwrap();
+    words.say("in the middle of the second leg");
+    drop(entry);
     journal.stop("test").await.unwrap();
     let lines = lines(state.path());
     assert_eq!(lines[1]["result"]["cancelled_with"], "it took too long, with Bearer [redacted]");
     assert!(lines[3]["result"]["outcome"] == "complete" && lines[3]["result"].get("cancelled_with").is_none());
+    assert_eq!(lines[5]["result"]["cancelled_with"], "in the middle of the second leg");
 }
 
 #[tokio::test]

@@ -1,18 +1,31 @@
 //! Why a client cancels a request, on its way to whoever tells the upstream that nobody waits any more.
 //!
 //! Decides how much of it goes on: its reason, in so many bytes, and nothing else. Knows nothing of sessions. Invariant:
-//! what was said first counts, and it is said before the end of the request is recorded or never.
+//! what was said first counts, and it is said before the end of a leg of the request is recorded, or never: while no leg
+//! is open, because its client is asked, there is no end left that would tell it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Message;
 use crate::limit;
 
 /// The place where a client's last words about one request are left.
 #[derive(Debug, Clone, Default)]
-pub struct LastWords(Arc<OnceLock<Option<Box<str>>>>);
+pub struct LastWords(Arc<Mutex<Words>>);
+
+#[derive(Debug, Default)]
+struct Words {
+    said: Option<Arc<str>>,
+    /// The end of the last leg is on the record, and no other one has begun since.
+    ended: bool,
+}
 
 impl LastWords {
+    /// A leg of the request is open: what is said from here on is on the line of its end.
+    pub fn begin(&self) {
+        self.lock().ended = false;
+    }
+
     /// Leaves the `reason` of `notifications/cancelled`, without control characters and cut to
     /// [`limit::CANCEL_REASON_BYTES_MAX`].
     pub fn say(&self, reason: &str) {
@@ -24,21 +37,36 @@ impl LastWords {
             }
             kept.push(character);
         }
-        let _first_counts = self.0.set(Some(kept.into_boxed_str()));
+        let mut words = self.lock();
+        if !words.ended && words.said.is_none() {
+            words.said = Some(kept.into());
+        }
     }
 
-    /// What was said until now; nothing can be said from here on.
+    /// What was said until now; nothing can be said from here on, until another leg begins.
     #[must_use]
-    pub fn end(&self) -> Option<&str> {
-        self.0.get_or_init(|| None).as_deref()
+    pub fn end(&self) -> Option<Arc<str>> {
+        let mut words = self.lock();
+        words.ended = true;
+        words.said.clone()
+    }
+
+    fn said(&self) -> Option<Arc<str>> {
+        self.lock().said.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Words> {
+        // Nothing in here can be left half done by a panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// `notifications/cancelled` for the request of that id: with its client's reason, where it has left one.
 #[must_use]
 pub fn cancelled(id: i64, words: Option<&LastWords>) -> Message {
-    let said = words.and_then(|words| words.0.get()).and_then(|said| said.as_deref());
-    let params = serde_json::json!({ "requestId": id, "reason": said.unwrap_or("nobody waits for it any more") });
+    let said = words.and_then(LastWords::said);
+    let reason = said.as_deref().unwrap_or("nobody waits for it any more");
+    let params = serde_json::json!({ "requestId": id, "reason": reason });
     Message::notification("notifications/cancelled", Some(&super::Json::of(&params)))
 }
 
@@ -63,7 +91,7 @@ mod tests {
         assert_eq!((told(None), told(Some(&words))), (plain.clone(), plain));
         words.say("enough");
         words.say("another");
-        assert_eq!((told(Some(&words)), words.end()), (with("enough"), Some("enough")));
+        assert_eq!((told(Some(&words)), words.end().as_deref()), (with("enough"), Some("enough")));
     }
 
     #[test]
@@ -73,7 +101,7 @@ mod tests {
         let said = words.end().unwrap();
         assert!(said.starts_with("a\u{fffd}\u{fffd}\u{fffd}é") && said.len() <= limit::CANCEL_REASON_BYTES_MAX);
         assert!(said.len() > limit::CANCEL_REASON_BYTES_MAX - 2, "as much as fits");
-        assert_eq!(told(Some(&words)), with(said));
+        assert_eq!(told(Some(&words)), with(&said));
     }
 
     #[test]
@@ -82,5 +110,17 @@ mod tests {
         assert_eq!(words.end(), None);
         words.say("too late");
         assert_eq!((words.end(), told(Some(&words))), (None, with("nobody waits for it any more")));
+    }
+
+    #[test]
+    fn of_a_request_that_goes_on_it_is_said_while_a_leg_is_open_and_not_in_between() {
+        let words = LastWords::default();
+        words.begin();
+        assert_eq!(words.end(), None, "its client is asked");
+        words.say("in between");
+        assert_eq!(told(Some(&words)), with("nobody waits for it any more"));
+        words.begin();
+        words.say("enough");
+        assert_eq!((told(Some(&words)), words.end().as_deref()), (with("enough"), Some("enough")));
     }
 }

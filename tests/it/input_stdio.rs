@@ -11,15 +11,17 @@ use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
 
-/// A process of the legacy era: `form`, `sampling` and `roots` ask, `hang` is in flight until it is cancelled.
+/// A process of the legacy era: `form`, `sampling` and `roots` ask, `hang` is in flight until it is cancelled, `hold`
+/// asks and is then.
 pub const LEGACY: &str = r#"
 import json, sys
 
 METHODS = {"form": "elicitation/create", "sampling": "sampling/createMessage", "roots": "roots/list",
-           "tooled": "sampling/createMessage"}
+           "hold": "elicitation/create", "tooled": "sampling/createMessage"}
 PARAMS = {"form": {"message": "Your name?", "requestedSchema": {"type": "object", "properties": {}}},
           "sampling": {"messages": [], "maxTokens": 5}, "roots": {},
           "tooled": {"messages": [], "maxTokens": 5, "tools": [{"name": "t", "inputSchema": {"type": "object"}}]}}
+PARAMS["hold"] = PARAMS["form"]
 asked, declared, cancelled, heard = {}, None, 0, []
 
 def say(message):
@@ -32,7 +34,11 @@ for line in sys.stdin:
     message = json.loads(line)
     method, id, params = message.get("method"), message.get("id"), message.get("params", {})
     if method is None:
-        text(asked.pop(id), message.get("result", message.get("error")))
+        name, call = asked.pop(id)
+        if name == "hold":
+            heard.append("answered")
+        else:
+            text(call, message.get("result", message.get("error")))
     elif method == "initialize":
         declared = params["capabilities"]
         say({"id": id, "result": {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
@@ -48,7 +54,7 @@ for line in sys.stdin:
     elif method == "tools/call":
         name = params["name"]
         if name in METHODS:
-            asked["q%d" % id] = id
+            asked["q%d" % id] = (name, id)
             say({"id": "q%d" % id, "method": METHODS[name], "params": PARAMS[name]})
         elif name == "declared":
             text(id, {"declared": declared, "cancelled": cancelled, "heard": heard})
@@ -244,6 +250,42 @@ async fn a_process_hears_that_the_roots_of_its_own_client_have_changed_and_why_a
     hanging.end().await;
     assert_eq!(heard(3).await, json!({ "reason": "nobody waits for it any more" }));
     assert!(!gateway.journal().iter().any(|line| line.to_string().contains("a secret of mine")));
+}
+
+#[tokio::test]
+async fn a_call_that_was_asked_something_is_cancelled_with_its_clients_reason_and_while_it_is_asked_without() {
+    crate::needs_python!();
+    let directory = tempfile::tempdir().unwrap();
+    let (_issuer, gateway, client) = start(directory.path(), LEGACY, "").await;
+    let session = session(&client, &json!({ "elicitation": {} })).await;
+    let heard = async || {
+        let seen = client.legacy(&session, "tools/call", arguments("tools__declared")).await;
+        told(seen.response())["heard"].as_array().unwrap().clone()
+    };
+    let mut hears = 0;
+    for (id, answers) in [(31, true), (32, false)] {
+        let mut events = stream(&client, &session, id, "tools__hold").await;
+        let question = events.next().await;
+        if answers {
+            respond(&client, &session, &question, json!({ "action": "accept", "content": {} })).await;
+            hears += 1;
+            eventually("the answer at the server", async || heard().await.len() == hears).await;
+        }
+        let params = json!({ "requestId": id, "reason": format!("wrong branch {id}") });
+        let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params });
+        assert_eq!(client.post(&[("mcp-session-id", session.clone())], cancel.to_string()).await.status, 202);
+        events.end().await;
+        hears += 1;
+        eventually("the cancellation at the server", async || heard().await.len() == hears).await;
+    }
+    let reasons: Vec<_> = heard().await.iter().filter_map(|heard| heard.get("reason").cloned()).collect();
+    // Nothing on the record is left to say it where the call had been asked something: that is the end of a leg.
+    assert_eq!(reasons, ["wrong branch 31", "nobody waits for it any more"]);
+    let ends = || gateway.records("result");
+    eventually("the end on the record", async || ends().iter().any(|end| end["result"]["cancelled_with"].is_string()))
+        .await;
+    let said: Vec<_> = ends().iter().filter_map(|end| end["result"].get("cancelled_with").cloned()).collect();
+    assert_eq!(said, ["wrong branch 31"]);
 }
 
 #[tokio::test]
