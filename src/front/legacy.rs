@@ -335,10 +335,14 @@ async fn subscription<P: Pipeline>(
         return Err(Refusal::new(Reason::ParametersInvalid).hint("send uri, as a string").into());
     };
     if method == Method::Unsubscribe {
-        if let Some(mailbox) = front.mailboxes.remembered(session.key)
-            && mailbox.unsubscribe(uri.into_owned()).await
-        {
-            front.sessions.has_unsubscribed(session.key);
+        if let Some(mailbox) = front.mailboxes.remembered(session.key) {
+            mailbox.unsubscribe(uri.into_owned()).await;
+            // Another request may have subscribed to something meanwhile.
+            mailbox.settle(|any| {
+                if !any {
+                    front.sessions.has_unsubscribed(session.key);
+                }
+            });
         }
         return Ok(Outcome::Complete(Json::of(&serde_json::json!({}))));
     }
@@ -353,7 +357,12 @@ async fn subscription<P: Pipeline>(
             mailbox.unsubscribe(uri.into_owned()).await;
             return Err(stop);
         }
-        front.sessions.has_subscribed(session.key);
+        // Or have unsubscribed from this, before its client knew of it.
+        mailbox.settle(|any| {
+            if any {
+                front.sessions.has_subscribed(session.key);
+            }
+        });
     }
     Ok(outcome)
 }

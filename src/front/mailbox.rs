@@ -182,15 +182,17 @@ impl<P: Pipeline> Mailbox<P> {
         outcome
     }
 
-    /// Hears of a resource no more; answers whether that was the last.
-    pub(super) async fn unsubscribe(&self, uri: String) -> bool {
-        let was_last = {
-            let mut uris = self.uris();
-            uris.remove(&uri) && uris.is_empty()
-        };
+    /// Hears of a resource no more.
+    pub(super) async fn unsubscribe(&self, uri: String) {
+        self.uris().remove(&uri);
         // An error says that nothing is heard any more.
         let _ = self.commands.send(Command::Unsubscribe(uri)).await;
-        was_last
+    }
+
+    /// Tells whether the session is subscribed to anything, at this moment: nothing changes that meanwhile.
+    pub(super) fn settle(&self, told: impl FnOnce(bool)) {
+        let uris = self.uris();
+        told(!uris.is_empty());
     }
 
     /// Hears of a task that the session's client follows from now on; where that cannot be, it is not told of it.

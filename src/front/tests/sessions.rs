@@ -1,6 +1,10 @@
 //! What a legacy client does in its session beside its calls: it is asked, cancels, subscribes and follows tasks.
 
+use std::task::Poll;
+
 use super::*;
+use crate::call::Endpoint;
+use crate::front::pipeline::Pipeline as _;
 use crate::outcome::{Origin, Resume};
 
 fn done(result: &Value) -> Event {
@@ -124,6 +128,32 @@ async fn a_session_whose_subscriptions_were_forgotten_is_over_and_one_that_has_n
     };
     assert_eq!(statuses(&sessions[0]).await, (404, 404));
     assert_eq!(statuses(&sessions[1]).await, (200, 200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_subscribed_to_while_everything_else_is_given_up_is_not_forgotten_in_silence() {
+    let front = front(Scripted::new([]));
+    let about = |method: &str, uri: &str| json!({ "jsonrpc": "2.0", "id": 1, "method": format!("resources/{method}"), "params": { "uri": uri } });
+    let (session, _) = session(&front, "ann", "2025-06-18").await;
+    let (_, _watch) = open(&front, &session).await;
+    assert_eq!(post_legacy(&front, "ann", Some(&session), about("subscribe", "x:1")).await.status(), 200);
+    let principal = Scripted::principal(&"ann".to_owned());
+    let key = front.sessions.open(principal, &Endpoint::Merged, &session, None).unwrap().key;
+    // Whoever hears for the session has much to do.
+    let mailbox = front.mailboxes.find(key).unwrap();
+    (0..limit::SESSION_CALLS_MAX).for_each(|number| mailbox.follow_task(number.to_string()));
+    let mut unsubscribing = Box::pin(post_legacy(&front, "ann", Some(&session), about("unsubscribe", "x:1")));
+    std::future::poll_fn(|context| {
+        assert!(unsubscribing.as_mut().poll(context).is_pending(), "its order waits");
+        Poll::Ready(())
+    })
+    .await;
+    assert_eq!(post_legacy(&front, "ann", Some(&session), about("subscribe", "x:2")).await.status(), 200);
+    assert_eq!(unsubscribing.await.status(), 200);
+    drop(mailbox);
+    tokio::time::sleep(limit::MAILBOX_UNREAD_MAX + limit::TRACK_IDLE_MAX + Duration::from_secs(2)).await;
+    let ping = json!({ "jsonrpc": "2.0", "id": 2, "method": "ping" });
+    assert_eq!(post_legacy(&front, "ann", Some(&session), ping).await.status(), 404, "it is told to begin anew");
 }
 
 #[tokio::test]
