@@ -32,7 +32,7 @@ pub fn here(gateway: &Gateway, server: &ServerConfig, waits: bool) -> Option<Rep
     (held && gateway.standing().is_shared()).then(|| gateway.standing().replica())
 }
 
-/// That the replica still lives at which the call of a retry waits.
+/// That the call of a retry waits here, if it waits at a replica.
 ///
 /// # Errors
 /// As [`stands`].
@@ -43,7 +43,7 @@ pub async fn waits(gateway: &Gateway, retry: &Retry) -> Result<(), Failure> {
     }
 }
 
-/// That the replica still lives whose process has a task. A server that is reached over HTTP is asked from anywhere.
+/// That the process that has a task is one of this replica's. A server that is reached over HTTP is asked from anywhere.
 ///
 /// # Errors
 /// As [`stands`].
@@ -54,18 +54,20 @@ pub async fn has_task(gateway: &Gateway, server: &ServerConfig, handle: &Handle)
     }
 }
 
-/// That a replica lives.
+/// That what is bound to a replica is here: whatever is asked of any other one would be asked of the wrong process.
 ///
 /// # Errors
-/// `replica_lost` where it is gone, and what was bound to it with it; `replica_unreachable` where it was heard of only
-/// now, so that nothing was handed on to it; `store_unavailable`.
+/// `replica_lost` where the replica is gone, and what was bound to it with it; `replica_unreachable` where it lives, so that
+/// whoever asks again may come to it: nothing is handed on to a replica that was heard of only now, or that has no
+/// `[cluster]`; `store_unavailable`.
 async fn stands(gateway: &Gateway, replica: ReplicaId) -> Result<(), Failure> {
+    if replica == gateway.standing().replica() {
+        return Ok(());
+    }
     if gateway.is_gone(replica).await? {
         return Err(Failure::after(Reason::ReplicaLost, "the replica that had it is gone"));
     }
-    let standing = gateway.standing();
-    if replica != standing.replica() && standing.address_of(replica).is_some() {
-        return Err(Failure::before(Reason::ReplicaUnreachable, "the replica that has it was not known yet"));
-    }
-    Ok(())
+    let known = gateway.standing().address_of(replica).is_some();
+    let detail = if known { "was not known yet" } else { "cannot be reached from others, which takes [cluster]" };
+    Err(Failure::before(Reason::ReplicaUnreachable, format!("the replica that has it {detail}")))
 }

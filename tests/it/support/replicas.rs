@@ -24,20 +24,29 @@ pub struct Replicas {
     pub database: Database,
     /// The files; no process of its own.
     files: Gateway,
+    /// Whether they have `[cluster]`.
+    hand_on: bool,
 }
 
 impl Replicas {
     /// So many replicas; `None`, and the reason printed, where there is no PostgreSQL.
     pub async fn start(setup: Setup, count: usize) -> Option<Self> {
-        let database = Database::fresh().await?;
         Authority::certify(setup.directory());
         let cluster = "[cluster]\nlisten = \"127.0.0.1:7801\"\ncertificate = \"replica.crt\"\nkey = \"replica.key\"\nca = \"ca.crt\"\n";
-        let setup = setup
-            .gateway("store = \"env:TEST_STORE\"\nstore_password = \"env:TEST_STORE_PASSWORD\"\n")
-            .sections(KEYS)
-            .sections(cluster);
-        let mut replicas =
-            Self { all: Vec::new(), ways: Vec::new(), clusters: Vec::new(), database, files: setup.written() };
+        Self::started(setup.sections(cluster), count, true).await
+    }
+
+    /// The same without `[cluster]`: nothing is handed on.
+    pub async fn start_apart(setup: Setup, count: usize) -> Option<Self> {
+        Self::started(setup, count, false).await
+    }
+
+    async fn started(setup: Setup, count: usize, hand_on: bool) -> Option<Self> {
+        let database = Database::fresh().await?;
+        let setup =
+            setup.gateway("store = \"env:TEST_STORE\"\nstore_password = \"env:TEST_STORE_PASSWORD\"\n").sections(KEYS);
+        let files = setup.written();
+        let mut replicas = Self { all: Vec::new(), ways: Vec::new(), clusters: Vec::new(), database, files, hand_on };
         for _ in 0..count {
             replicas.add().await;
         }
@@ -50,12 +59,13 @@ impl Replicas {
         let way = Way::to(self.database.port);
         let store = self.database.url_by("127.0.0.1", way.address.port());
         let cluster = free_address();
-        let advertise = format!("localhost:{}", cluster.port());
-        let arguments = ["--cluster-listen", &cluster.to_string(), "--advertise", &advertise];
+        let (listen, advertise) = (cluster.to_string(), format!("localhost:{}", cluster.port()));
+        let arguments = ["--cluster-listen", &listen, "--advertise", &advertise];
+        let arguments = if self.hand_on { &arguments[..] } else { &[] };
         let key = "5a".repeat(32);
         let environment =
             [("TEST_STORE", store.as_str()), ("TEST_STORE_PASSWORD", PASSWORD), ("TEST_KEY", key.as_str())];
-        let mut replica = self.files.replica(&format!("state-{number}"), &arguments, &environment);
+        let mut replica = self.files.replica(&format!("state-{number}"), arguments, &environment);
         replica.launch().await;
         self.all.push(replica);
         self.ways.push(way);
