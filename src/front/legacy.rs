@@ -15,7 +15,7 @@ use super::pipeline::Pipeline;
 use super::questions::Interview;
 use super::resume::Start;
 use super::session::Session;
-use super::track::{self, OWN_STREAM};
+use super::track::{EventId, OWN_STREAM};
 use super::{Front, Inbound, Outside, headers, is_request, relay, resume};
 use crate::call::{ClientFacts, Endpoint, Request};
 use crate::gateway::sessions::Since;
@@ -113,14 +113,16 @@ pub(super) async fn post<P: Pipeline>(
         Err(refusal) => return about.stopped(refusal),
     };
     request.last_words = Some(registration.last_words.clone());
-    let place = (&front.tracks, P::principal(&inbound.caller), session.key);
+    // Of a session of another replica: what its client comes back to later says where it is.
+    let at = (!session.is_own).then_some(front.replica);
+    let place = (&front.tracks, P::principal(&inbound.caller), session.key, at);
     let interview = Interview {
         pipeline: Arc::clone(&front.pipeline),
         caller: inbound.caller,
         request,
         questions: Arc::clone(&front.questions),
         mailboxes: Arc::clone(&front.mailboxes),
-        session: session.key,
+        session: (session.key, session.is_own),
     };
     let mut ongoing = Ongoing::legacy(interview, registration);
     let was_decided = ongoing.decided().await;
@@ -156,13 +158,14 @@ fn client<P: Pipeline>(front: &Front<P>, session: &Session, inbound: &Inbound<P>
     }
 }
 
-/// GET: the session's stream of notifications that belong to no call.
+/// GET: the session's stream of notifications that belong to no call, or the stream of a call that is read on. A replica
+/// that hands a request on for a session of its own may come back to the stream of that request, and to no other.
 pub(super) async fn open_stream<P: Pipeline>(
     front: &Front<P>,
     outside: &Outside,
     caller: &P::Caller,
     endpoint: &Endpoint,
-    request_headers: &HeaderMap,
+    (request_headers, via): (&HeaderMap, Option<ReplicaId>),
 ) -> Response<Body> {
     let about = About { names: &outside.names, endpoint, id: None, method: None, era: Era::Legacy };
     let accepts = request_headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -170,14 +173,18 @@ pub(super) async fn open_stream<P: Pipeline>(
         return answer::untold(answer::empty(StatusCode::NOT_ACCEPTABLE), Reason::RequestInvalid);
     }
     let version = headers::single(request_headers, header::PROTOCOL_VERSION).ok().flatten();
-    let session = match session(front, caller, endpoint, (request_headers, None), version).await {
+    let last = headers::single(request_headers, header::LAST_EVENT_ID).ok().flatten().and_then(EventId::parse);
+    let of_call = last.filter(|last| last.track != OWN_STREAM);
+    let stated = (request_headers, via.filter(|_| of_call.is_some()));
+    let session = match session(front, caller, endpoint, stated, version).await {
         Ok(session) => session,
         Err(stop) => return about.stopped(stop),
     };
-    let last = headers::single(request_headers, header::LAST_EVENT_ID).ok().flatten().and_then(track::parse);
-    if let Some((name, number)) = last.filter(|(name, _)| *name != OWN_STREAM) {
-        return match front.tracks.find(session.key, name) {
-            Some(track) => answer::events(resume::of_rest(track.read(Some(number)), session.version)),
+    if let Some(last) = of_call {
+        // Another replica's numbers say nothing here.
+        let is_here = last.at.is_none_or(|at| at == front.replica);
+        return match front.tracks.find(session.key, last.track).filter(|_| is_here) {
+            Some(track) => answer::events(resume::of_rest(track.read(Some(last.number)), session.version)),
             None => about.stopped(Refusal::new(Reason::RequestInvalid).hint("this stream is not kept any more")),
         };
     }
@@ -185,7 +192,7 @@ pub(super) async fn open_stream<P: Pipeline>(
     match front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, (&session, &client)).await {
         Ok(mailbox) => {
             let lease = front.sessions.take_stream(session.key);
-            let reader = mailbox.track.read(last.map(|(_, number)| number));
+            let reader = mailbox.track.read(last.map(|last| last.number));
             answer::events(resume::of_session(reader, mailbox.attend(), lease, session.version))
         }
         Err(stop) => about.stopped(stop),
@@ -386,7 +393,7 @@ async fn told<P: Pipeline>(front: &Front<P>, session: &Session, inbound: Box<Inb
             tokio::spawn(telling);
         }
         "notifications/progress" => {
-            let token = message.params().and_then(|params| params.get(meta::PROGRESS_TOKEN)).and_then(Value::as_i64);
+            let token = message.params().and_then(|params| params.get(meta::PROGRESS_TOKEN));
             let asked = token.and_then(|token| front.questions.reported(session.key, token));
             if let (Some((parked, key)), Some(said)) = (asked, message.body()) {
                 // Waited for, so that a client has no more of them on their way than it has requests.

@@ -35,6 +35,7 @@ mod body;
 mod body_tests;
 mod client_certificate;
 mod clients;
+mod count;
 mod era;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -148,7 +149,7 @@ impl<P: Pipeline> Front<P> {
             tracks: Tracks::new(),
             haste: Haste::default(),
             memory: Arc::default(),
-            questions: Arc::default(),
+            questions: Arc::new(Questions::new(replica)),
             replica,
             relay,
             outside,
@@ -334,7 +335,7 @@ impl<P: Pipeline> Front<P> {
     {
         let Arrived { caller, endpoint, peer, via, certificate, held } = arrived;
         let about = About { names: &outside.names, endpoint: &endpoint, id: None, method: None, era };
-        // What another replica handed on goes no further.
+        // What another replica handed on for its session's sake is that of a session of ours, or of none.
         let elsewhere = match era {
             Era::Legacy if via.is_none() => self.session_elsewhere(&caller, &endpoint, &parts.headers),
             _ => None,
@@ -349,7 +350,11 @@ impl<P: Pipeline> Front<P> {
         match (&parts.method, era) {
             (&Verb::POST, _) => {}
             (&Verb::GET, Era::Legacy) => {
-                return Box::pin(legacy::open_stream(self, outside, &caller, &endpoint, &parts.headers)).await;
+                if let Some(there) = self.stream_elsewhere(&caller, &endpoint, &parts.headers).await {
+                    let origin = (peer, certificate.as_deref());
+                    return self.hand_on(&there, &caller, (&parts, Bytes::new()), origin, about).await;
+                }
+                return Box::pin(legacy::open_stream(self, outside, &caller, &endpoint, (&parts.headers, via))).await;
             }
             (&Verb::DELETE, Era::Legacy) => {
                 return Box::pin(legacy::end_session(self, outside, &caller, &endpoint, &parts.headers)).await;
@@ -380,14 +385,8 @@ impl<P: Pipeline> Front<P> {
             Ok(message) => message,
             Err(error) => return about.stopped(answer::unreadable(first, &error)),
         };
-        let elsewhere = match via {
-            Some(_) => None,
-            None => match self.content_elsewhere(&caller, &endpoint, (&parts.headers, era), &message).await {
-                Some(there) => Some(there),
-                None => self.cancelled_elsewhere(&caller, &endpoint, &parts.headers, &message).await,
-            },
-        };
-        if let Some(there) = elsewhere {
+        let stated = (&parts.headers, era, via);
+        if let Some(there) = self.content_elsewhere(&caller, &endpoint, stated, &message).await {
             let body = message.as_bytes().clone();
             return self.hand_on(&there, &caller, (&parts, body), (peer, certificate.as_deref()), about).await;
         }

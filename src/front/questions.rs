@@ -1,23 +1,23 @@
 //! Questions to legacy clients in the middle of their calls: requests of ours on the stream of the call,
 //! answered by POSTs of their own.
 //!
-//! Decides which answer belongs to which question, and what the retry with the answers is. Refuses to know
-//! what may be asked. Invariants: an answer reaches the question of its own session that waits for it, once;
-//! what is done with the answers is decided for whoever gave the last one, as they are then; a call that nobody
-//! goes on with is given up.
+//! Decides which answer belongs to which question, and what the retry with the answers is. Refuses to know what
+//! may be asked. Invariants: an answer reaches the question of its own session that waits for it, once, at whatever
+//! replica that was asked; what is done with the answers is decided for whoever gave the last one, as they are
+//! then; a call that nobody goes on with is given up.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::count::Count;
 use super::mailbox::Mailboxes;
 use super::pipeline::Pipeline;
 use super::session::SessionKey;
 use crate::call::Request;
-use crate::ids::{ParkId, PrincipalKey};
+use crate::ids::{ParkId, PrincipalKey, ReplicaId};
 use crate::limit;
 use crate::outcome::{Outcome, Reason, Refusal, Resume};
 use crate::wire::mcp::{Method, meta};
@@ -25,7 +25,8 @@ use crate::wire::{Edit, Json, Kind, Message, Value};
 
 /// The questions that wait for their answers, of all sessions.
 pub(super) struct Questions<P: Pipeline> {
-    last: AtomicI64,
+    replica: ReplicaId,
+    numbers: Count,
     open: Mutex<Open<P>>,
     /// How many rounds each principal is asked at this moment.
     rounds: Mutex<HashMap<PrincipalKey, usize>>,
@@ -34,7 +35,7 @@ pub(super) struct Questions<P: Pipeline> {
 /// An answer, and who gave it.
 type Answer<P> = (Message, <P as Pipeline>::Caller);
 /// Who waits for one, by session and by the id of the question.
-type Open<P> = HashMap<(SessionKey, i64), Asked<P>>;
+type Open<P> = HashMap<(SessionKey, u64), Asked<P>>;
 /// The call that a question is of, and the name of the question there.
 type Place = (ParkId, String);
 
@@ -43,12 +44,6 @@ struct Asked<P: Pipeline> {
     waiting: oneshot::Sender<Answer<P>>,
     /// Where it is told how far the client is with it, if that is wanted.
     reported: Option<Place>,
-}
-
-impl<P: Pipeline> Default for Questions<P> {
-    fn default() -> Self {
-        Self { last: AtomicI64::default(), open: Mutex::default(), rounds: Mutex::default() }
-    }
 }
 
 /// A seat among the rounds of one principal; free again when it is dropped.
@@ -67,24 +62,39 @@ impl<P: Pipeline> Drop for Seat<P> {
 }
 
 impl<P: Pipeline> Questions<P> {
+    /// Those that this replica asks.
+    pub(super) fn new(replica: ReplicaId) -> Self {
+        Self { replica, numbers: Count::default(), open: Mutex::default(), rounds: Mutex::default() }
+    }
+
     /// A request with an id of ours, and what waits for its answer. Its id is also the token under which its client
-    /// tells how far it is, where its server wants to hear that.
+    /// tells how far it is, where its server wants to hear that. In a session of another replica, to which the answer
+    /// will come, it names us.
     fn ask(
         self: &Arc<Self>,
-        session: SessionKey,
+        (session, is_own): (SessionKey, bool),
         (method, params): (&str, &Json),
         place: Option<Place>,
     ) -> (Message, Waiting<P>) {
-        let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = self.numbers.next();
+        let id = if is_own { Json::of(&number) } else { Json::of(&format!("{}/{number}", self.replica)) };
         let (sender, answer) = oneshot::channel();
-        let (params, reported) = match reporting(params, id) {
+        let (params, reported) = match reporting(params, &id) {
             Some(params) => (params, place),
             None => (params.clone(), None),
         };
         // Bounded by the calls of a session and the questions of one round.
-        self.lock().insert((session, id), Asked { waiting: sender, reported });
-        let waiting = Waiting { questions: Arc::clone(self), place: (session, id), answer };
-        (Message::request(&Json::of(&id), method, &params), waiting)
+        self.lock().insert((session, number), Asked { waiting: sender, reported });
+        let waiting = Waiting { questions: Arc::clone(self), place: (session, number), answer };
+        (Message::request(&id, method, &params), waiting)
+    }
+
+    /// The number of the question of ours that an id or a token names.
+    fn number(&self, named: Value<'_>) -> Option<u64> {
+        match named.as_str() {
+            Some(text) => spelled(&text).filter(|(replica, _)| *replica == self.replica).map(|(_, number)| number),
+            None => named.as_i64().and_then(|number| number.try_into().ok()),
+        }
     }
 
     /// A seat for one more round: each keeps its request and all that was asked, for as long as nobody answers.
@@ -105,8 +115,8 @@ impl<P: Pipeline> Questions<P> {
 
     /// Takes an answer; one that nobody waits for, or that waits in another session, reaches nobody.
     pub(super) fn answered(&self, session: SessionKey, message: Message, caller: P::Caller) {
-        let Some(id) = message.id_value().and_then(Value::as_i64) else { return };
-        let asked = self.lock().remove(&(session, id));
+        let Some(number) = message.id_value().and_then(|id| self.number(id)) else { return };
+        let asked = self.lock().remove(&(session, number));
         if let Some(asked) = asked {
             // An error only says that the call ended meanwhile.
             let _ = asked.waiting.send((message, caller));
@@ -115,8 +125,9 @@ impl<P: Pipeline> Questions<P> {
 
     /// Where it is told how far a client is with the answer that it names by its token; nowhere, for one that nobody
     /// waits for or that waits in another session.
-    pub(super) fn reported(&self, session: SessionKey, token: i64) -> Option<Place> {
-        self.lock().get(&(session, token))?.reported.clone()
+    pub(super) fn reported(&self, session: SessionKey, token: Value<'_>) -> Option<Place> {
+        let number = self.number(token)?;
+        self.lock().get(&(session, number))?.reported.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Open<P>> {
@@ -127,7 +138,7 @@ impl<P: Pipeline> Questions<P> {
 /// One question that waits; dropping it lets later answers reach nobody.
 struct Waiting<P: Pipeline> {
     questions: Arc<Questions<P>>,
-    place: (SessionKey, i64),
+    place: (SessionKey, u64),
     answer: oneshot::Receiver<Answer<P>>,
 }
 
@@ -145,7 +156,8 @@ pub(super) struct Interview<P: Pipeline> {
     pub(super) request: Request,
     pub(super) questions: Arc<Questions<P>>,
     pub(super) mailboxes: Arc<Mailboxes<P>>,
-    pub(super) session: SessionKey,
+    /// The session, and whether it was begun here.
+    pub(super) session: (SessionKey, bool),
 }
 
 /// One round of questions.
@@ -233,7 +245,7 @@ impl<P: Pipeline> Interview<P> {
         }
         let task = result.value().as_object().and_then(|result| result.get("task")).and_then(Value::as_object);
         let id = task.and_then(|task| task.get("taskId")).and_then(Value::as_str);
-        if let Some((id, mailbox)) = id.zip(self.mailboxes.find(self.session)) {
+        if let Some((id, mailbox)) = id.zip(self.mailboxes.find(self.session.0)) {
             mailbox.follow_task(id.into_owned());
         }
     }
@@ -293,14 +305,30 @@ impl<P: Pipeline> Round<P> {
     }
 }
 
+/// The replica that asked what a message answers, or tells progress on, where what that goes by says so.
+pub(super) fn asked_at(message: &Message) -> Option<ReplicaId> {
+    let named = match message.kind() {
+        Kind::Result | Kind::Error => message.id_value(),
+        _ if message.method() == "notifications/progress" => message.params()?.get(meta::PROGRESS_TOKEN),
+        _ => None,
+    };
+    spelled(&named?.as_str()?).map(|(replica, _)| replica)
+}
+
+/// A replica, and the number of a question that it asked in a session of another one.
+fn spelled(text: &str) -> Option<(ReplicaId, u64)> {
+    let (replica, number) = text.split_once('/')?;
+    Some((replica.parse().ok()?, number.parse().ok()?))
+}
+
 /// The parameters of a question whose server wants to hear how far its client is, under a token of ours.
-fn reporting(params: &Json, token: i64) -> Option<Json> {
+fn reporting(params: &Json, token: &Json) -> Option<Json> {
     let params = params.value().as_object()?;
     let own = params
         .get("_meta")?
         .as_object()
         .filter(|own| own.get(meta::PROGRESS_TOKEN).is_some_and(|token| !token.is_null()))?;
-    let own = own.edited(&[Edit::Set(meta::PROGRESS_TOKEN, Json::of(&token))]);
+    let own = own.edited(&[Edit::Set(meta::PROGRESS_TOKEN, token.clone())]);
     Some(params.edited(&[Edit::Set("_meta", own)]))
 }
 
@@ -322,7 +350,7 @@ mod tests {
     use crate::front::fixture::Scripted;
     use crate::wire::Source;
 
-    fn answer(id: i64) -> Message {
+    fn answer(id: &str) -> Message {
         let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
         Message::parse(text, Source::Client).unwrap()
     }
@@ -331,43 +359,92 @@ mod tests {
         Json::of(&serde_json::Map::new())
     }
 
+    fn questions() -> Arc<Questions<Scripted>> {
+        Arc::new(Questions::new(ReplicaId::new()))
+    }
+
+    /// The id of a question as it stands there, and the one after it.
+    fn ids(question: &Message) -> (String, String) {
+        let id = question.id().unwrap();
+        let next = (id.value().as_i64().unwrap() + 1).to_string();
+        (id.as_str().to_owned(), next)
+    }
+
     #[test]
     fn how_far_an_answer_is_is_told_under_the_id_of_its_question_while_that_is_open() {
-        let questions = Arc::new(Questions::<Scripted>::default());
+        let questions = questions();
         let (mine, theirs) = (SessionKey::of_test(1), SessionKey::of_test(2));
         let place = (ParkId::new(), "sampling".to_owned());
         let wanted = r#"{"x":1.0,"_meta":{"k":1.0,"progressToken":"theirs"}}"#;
         let wanted = Json::parse(wanted, Source::Upstream).unwrap();
-        let (message, _waiting) = questions.ask(mine, ("sampling/createMessage", &wanted), Some(place.clone()));
-        let id = message.id_value().unwrap().as_i64().unwrap();
-        let asked = message.body().unwrap();
-        assert_eq!(asked.as_str(), format!(r#"{{"x":1.0,"_meta":{{"k":1.0,"progressToken":{id}}}}}"#));
-        assert_eq!(questions.reported(mine, id), Some(place.clone()));
-        assert_eq!((questions.reported(theirs, id), questions.reported(mine, id + 1)), (None, None));
-        questions.answered(mine, answer(id), "ann".to_owned());
-        assert_eq!(questions.reported(mine, id), None, "it was answered");
-        let (message, _waiting) = questions.ask(mine, ("roots/list", &empty()), Some(place));
-        assert_eq!(questions.reported(mine, message.id_value().unwrap().as_i64().unwrap()), None, "nobody wants it");
+        let asked = ("sampling/createMessage", &wanted);
+        let (message, _waiting) = questions.ask((mine, true), asked, Some(place.clone()));
+        let (id, other) = ids(&message);
+        let body = message.body().unwrap();
+        assert_eq!(body.as_str(), format!(r#"{{"x":1.0,"_meta":{{"k":1.0,"progressToken":{id}}}}}"#));
+        let reported =
+            |session, token: &str| questions.reported(session, Json::parse(token, Source::Client).unwrap().value());
+        assert_eq!(reported(mine, &id), Some(place.clone()));
+        assert_eq!((reported(theirs, &id), reported(mine, &other)), (None, None));
+        questions.answered(mine, answer(&id), "ann".to_owned());
+        assert_eq!(reported(mine, &id), None, "it was answered");
+        let (message, _waiting) = questions.ask((mine, true), ("roots/list", &empty()), Some(place.clone()));
+        assert_eq!(reported(mine, &ids(&message).0), None, "nobody wants it");
+        let (message, _waiting) = questions.ask((theirs, false), asked, Some(place.clone()));
+        let token = message.params().unwrap().get("_meta").unwrap().as_object().unwrap().get("progressToken").unwrap();
+        assert_eq!(token.raw(), message.id().unwrap().as_str());
+        assert_eq!(reported(theirs, token.raw()), Some(place));
     }
 
     #[test]
     fn an_answer_reaches_its_own_question_once() {
-        let questions = Arc::new(Questions::<Scripted>::default());
+        let questions = questions();
         let ann = || "ann".to_owned();
         let (mine, theirs) = (SessionKey::of_test(1), SessionKey::of_test(2));
-        let (message, mut waiting) = questions.ask(mine, ("roots/list", &empty()), None);
-        let id = message.id_value().unwrap().as_i64().unwrap();
-        questions.answered(theirs, answer(id), ann());
-        questions.answered(mine, answer(id + 1), ann());
+        let (message, mut waiting) = questions.ask((mine, true), ("roots/list", &empty()), None);
+        let (id, other) = ids(&message);
+        questions.answered(theirs, answer(&id), ann());
+        questions.answered(mine, answer(&other), ann());
         assert!(waiting.answer.try_recv().is_err(), "a foreign answer reached it");
-        questions.answered(mine, answer(id), ann());
+        questions.answered(mine, answer(&id), ann());
         assert!(waiting.answer.try_recv().is_ok());
-        questions.answered(mine, answer(id), ann());
+        questions.answered(mine, answer(&id), ann());
         assert!(questions.lock().is_empty());
         drop(waiting);
-        let (_, waiting) = questions.ask(mine, ("roots/list", &empty()), None);
+        let (_, waiting) = questions.ask((mine, true), ("roots/list", &empty()), None);
         drop(waiting);
         assert!(questions.lock().is_empty(), "a question that nobody waits for is forgotten");
+    }
+
+    #[test]
+    fn a_question_in_a_session_of_another_replica_says_who_asks_and_is_answered_under_that_name_alone() {
+        let (asking, other) = (questions(), questions());
+        let session = SessionKey::of_test(1);
+        let (message, mut waiting) = asking.ask((session, false), ("roots/list", &empty()), None);
+        let id = message.id().unwrap();
+        assert_eq!(asked_at(&answer(id.as_str())), Some(asking.replica));
+        let number = id.value().as_str().unwrap().split_once('/').unwrap().1.to_owned();
+        // The same number, asked elsewhere.
+        asking.answered(session, answer(&format!("\"{}/{number}\"", other.replica)), "ann".to_owned());
+        assert!(waiting.answer.try_recv().is_err());
+        asking.answered(session, answer(id.as_str()), "ann".to_owned());
+        assert!(waiting.answer.try_recv().is_ok());
+
+        let message = |text: String| Message::parse(text, Source::Client).unwrap();
+        let progress = |method: &str| {
+            let params = format!(r#"{{"progressToken":{},"progress":1}}"#, id.as_str());
+            message(format!(r#"{{"jsonrpc":"2.0","method":"notifications/{method}","params":{params}}}"#))
+        };
+        assert_eq!(asked_at(&progress("progress")), Some(asking.replica));
+        let error = r#""error":{"code":-1,"message":"no"}"#;
+        assert_eq!(
+            asked_at(&message(format!(r#"{{"jsonrpc":"2.0","id":{},{error}}}"#, id.as_str()))),
+            Some(asking.replica)
+        );
+        let call = message(format!(r#"{{"jsonrpc":"2.0","id":{},"method":"ping"}}"#, id.as_str()));
+        for nobodys in [progress("other"), call, answer("7"), answer("\"7\""), answer("\"x/7\"")] {
+            assert_eq!(asked_at(&nobodys), None);
+        }
     }
 
     #[tokio::test]
@@ -398,9 +475,9 @@ mod tests {
             pipeline: Arc::new(Scripted::new([])),
             caller: "ann".to_owned(),
             request,
-            questions: Arc::default(),
+            questions: questions(),
             mailboxes: Arc::default(),
-            session: SessionKey::of_test(1),
+            session: (SessionKey::of_test(1), true),
         };
         let asked = Json::of(&serde_json::json!({ "requestState": "s", "inputRequests": {} }));
         let resume = Resume { parked: None, within: std::time::Duration::from_secs(1) };

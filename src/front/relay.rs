@@ -1,8 +1,9 @@
 //! Hands a request to the replica that what it names is bound to, and its answer back.
 //!
 //! Decides which replica that is, and nothing about rights: whoever calls was authenticated here, because only then a
-//! handle can be read, and is authenticated again there, from the token that goes along. A replica takes another one's
-//! request as the last it comes to. Invariant: nothing is handed on twice.
+//! handle can be read, and is authenticated again there, from the token that goes along. Invariant: a request is handed on
+//! once to where its session is, and once from there to what it names: what comes from another replica goes on from the
+//! one replica that has its session, and from no other, so none comes back.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use super::away::{self, Asked, Away};
 use super::leftover::RequestBody;
 use super::listener::Answers;
 use super::pipeline::Pipeline;
-use super::session::call_key;
-use super::{Front, client_certificate, headers};
+use super::session::{SessionKey, call_key};
+use super::track::EventId;
+use super::{Front, client_certificate, headers, questions};
 use crate::call::Endpoint;
 use crate::egress::peer::{PeerClient, PeerError};
 use crate::identity::ClientCertificate;
@@ -150,40 +152,59 @@ impl<P: Pipeline> Front<P> {
         self.there(self.sessions.home(P::principal(caller), endpoint, id)?)
     }
 
-    /// The living replica that a task or a waiting call which the message names is bound to, where that is another
-    /// one. That one knows nothing of a session of ours but that we have handed it on: only of one that is alive is it.
+    /// The living replica that what the message names is bound to, where that is another one: a task or a waiting call, a
+    /// request that is cancelled, a question that is answered. That one knows nothing of a session of ours but that we have
+    /// handed it on: only of one that is alive is it. What was handed on to us goes there for such a session alone.
     pub(super) async fn content_elsewhere(
         &self,
         caller: &P::Caller,
         endpoint: &Endpoint,
-        (request_headers, era): (&HeaderMap, Era),
+        (request_headers, era, via): (&HeaderMap, Era, Option<ReplicaId>),
         message: &Message,
     ) -> Option<There> {
-        self.relay.as_ref()?;
-        let mut there = self.there(self.pipeline.home(caller, message)?)?;
-        if era == Era::Legacy
-            && let Some(id) = headers::single(request_headers, mcp::SESSION_ID).ok().flatten()
-        {
-            let session = self.alive(P::principal(caller), endpoint, id, None).await.ok()??.key;
-            there.asked = message.id_value().map(|id| (session, call_key(id)));
-            there.level.clone_from(&self.sessions.since(session).level);
+        let relay = self.relay.as_ref()?;
+        let id = headers::single(request_headers, mcp::SESSION_ID).ok().flatten().filter(|_| era == Era::Legacy);
+        if via.is_some() && id.is_none() {
+            return None;
         }
-        Some(there)
+        if let Some(home) = self.pipeline.home(caller, message) {
+            let mut there = self.there(home)?;
+            if let Some(id) = id {
+                let session = self.own_session(caller, endpoint, id).await?;
+                there.asked = message.id_value().map(|id| (session, call_key(id)));
+                there.level.clone_from(&self.sessions.since(session).level);
+            }
+            return Some(there);
+        }
+        if let Some(asked_at) = questions::asked_at(message) {
+            let there = self.there(asked_at)?;
+            return self.own_session(caller, endpoint, id?).await.map(|_| there);
+        }
+        if message.method() != "notifications/cancelled" {
+            return None;
+        }
+        let asked = call_key(message.params()?.get("requestId")?);
+        let session = self.own_session(caller, endpoint, id?).await?;
+        self.there(relay.away.take(&(session, asked))?)
     }
 
-    /// The living replica that the request was handed on to which a client of a session of ours cancels.
-    pub(super) async fn cancelled_elsewhere(
+    /// The living replica that has the stream which a client of a session of ours wants to read on, where that is of a
+    /// request that was handed on there.
+    pub(super) async fn stream_elsewhere(
         &self,
         caller: &P::Caller,
         endpoint: &Endpoint,
         request_headers: &HeaderMap,
-        message: &Message,
     ) -> Option<There> {
-        let relay = self.relay.as_ref().filter(|_| message.method() == "notifications/cancelled")?;
-        let asked = call_key(message.params()?.get("requestId")?);
-        let id = headers::single(request_headers, mcp::SESSION_ID).ok().flatten()?;
-        let session = self.alive(P::principal(caller), endpoint, id, None).await.ok()??;
-        self.there(relay.away.take(&(session.key, asked))?)
+        self.relay.as_ref()?;
+        let said = |name: &str| headers::single(request_headers, name).ok().flatten();
+        let there = self.there(said(mcp::LAST_EVENT_ID).and_then(EventId::parse)?.at?)?;
+        self.own_session(caller, endpoint, said(mcp::SESSION_ID)?).await.map(|_| there)
+    }
+
+    /// A session that was begun here and is alive.
+    async fn own_session(&self, caller: &P::Caller, endpoint: &Endpoint, id: &str) -> Option<SessionKey> {
+        Some(self.alive(P::principal(caller), endpoint, id, None).await.ok()??.key)
     }
 
     fn there(&self, replica: ReplicaId) -> Option<There> {

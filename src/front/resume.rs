@@ -16,7 +16,7 @@ use super::pipeline::Pipeline;
 use super::session::{SessionKey, StreamLease};
 use super::stream::KEEP_ALIVE;
 use super::track::{Reader, Track, Tracks};
-use crate::ids::PrincipalKey;
+use crate::ids::{PrincipalKey, ReplicaId};
 use crate::limit;
 use crate::outcome::reply;
 use crate::upstream::Event;
@@ -104,10 +104,10 @@ pub(super) fn of_call<P: Pipeline>(
     ongoing: Ongoing<P>,
     id: Json,
     method: Method,
-    (tracks, principal, session): (&Tracks, PrincipalKey, SessionKey),
+    (tracks, principal, session, at): (&Tracks, PrincipalKey, SessionKey, Option<ReplicaId>),
     version: Version,
 ) -> Body {
-    let track = tracks.of_call(principal, session);
+    let track = tracks.of_call(principal, session, at);
     let reader = track.read(None);
     let greeting = Some(greeting(&reader, version));
     if let Start::Said(first) = start {

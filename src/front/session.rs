@@ -71,7 +71,7 @@ pub(super) struct Session {
     /// When it would be too old, seconds since 1970.
     ends: u64,
     /// It was begun here, and what changes in it is known here.
-    is_own: bool,
+    pub(super) is_own: bool,
     /// It has subscribed to something.
     pub(super) subscribed: bool,
     said: Said,

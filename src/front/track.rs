@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -15,9 +15,10 @@ use moka::sync::Cache;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::count::Count;
 use super::owned::{Own, Owners, Part};
 use super::session::SessionKey;
-use crate::ids::{Digest, PrincipalKey};
+use crate::ids::{Digest, PrincipalKey, ReplicaId};
 use crate::limit;
 use crate::wire::{Message, sse};
 
@@ -29,6 +30,8 @@ pub(super) const OWN_STREAM: u64 = 0;
 pub(super) struct Track {
     /// As its events name it: nothing that tells of other sessions.
     name: u64,
+    /// This replica, where the session is another one's, which has to find the way back by the ids of the events.
+    at: Option<ReplicaId>,
     /// Which of all came first.
     order: u64,
     kept: Mutex<Kept>,
@@ -58,7 +61,7 @@ struct Kept {
 pub(super) struct Tracks {
     calls: Cache<(SessionKey, u64), Arc<Track>>,
     owners: Owners,
-    orders: Arc<AtomicU64>,
+    orders: Arc<Count>,
     bytes: Arc<AtomicUsize>,
 }
 
@@ -89,22 +92,20 @@ impl Tracks {
 
     /// The track of a session's own stream.
     pub(super) fn of_session(&self, principal: PrincipalKey) -> Arc<Track> {
-        Arc::new(Track::new(OWN_STREAM, self.next(), self.owners.of(principal).part(0), Arc::clone(&self.bytes)))
+        let part = self.owners.of(principal).part(0);
+        Arc::new(Track::new((OWN_STREAM, None), self.orders.next(), part, Arc::clone(&self.bytes)))
     }
 
-    /// A track for a call, to be found again by the ids of its events.
-    pub(super) fn of_call(&self, principal: PrincipalKey, session: SessionKey) -> Arc<Track> {
+    /// A track for a call, to be found again by the ids of its events; those name this replica where it is given, because
+    /// the session is another one's.
+    pub(super) fn of_call(&self, principal: PrincipalKey, session: SessionKey, at: Option<ReplicaId>) -> Arc<Track> {
         let own = self.owners.of(principal);
         self.make_room(&own);
-        let order = self.next();
+        let order = self.orders.next();
         let name = name_of(session, order);
-        let track = Arc::new(Track::new(name, order, own.part(0), Arc::clone(&self.bytes)));
+        let track = Arc::new(Track::new((name, at), order, own.part(0), Arc::clone(&self.bytes)));
         self.calls.insert((session, name), Arc::clone(&track));
         track
-    }
-
-    fn next(&self) -> u64 {
-        self.orders.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Whoever comes back finds this one for a while yet.
@@ -161,15 +162,32 @@ fn name_of(session: SessionKey, order: u64) -> u64 {
     u64::from_be_bytes(name).max(OWN_STREAM + 1)
 }
 
-/// The track and the event that an id names.
-pub(super) fn parse(id: &str) -> Option<(u64, u64)> {
-    let (name, number) = id.split_once('-')?;
-    Some((name.parse().ok()?, number.parse().ok()?))
+/// What the id of an event says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EventId {
+    /// The name of its track.
+    pub(super) track: u64,
+    /// Its place there.
+    pub(super) number: u64,
+    /// The replica that has the track, where that is not the session's.
+    pub(super) at: Option<ReplicaId>,
+}
+
+impl EventId {
+    /// Reads an id that some replica gave.
+    pub(super) fn parse(id: &str) -> Option<Self> {
+        let (track, rest) = id.split_once('-')?;
+        let (number, at) = match rest.split_once('-') {
+            Some((number, at)) => (number, Some(at.parse().ok()?)),
+            None => (rest, None),
+        };
+        Some(Self { track: track.parse().ok()?, number: number.parse().ok()?, at })
+    }
 }
 
 impl Track {
-    fn new(name: u64, order: u64, part: Part, bytes: Arc<AtomicUsize>) -> Self {
-        Self { name, order, kept: Mutex::default(), grown: Notify::new(), part, bytes }
+    fn new((name, at): (u64, Option<ReplicaId>), order: u64, part: Part, bytes: Arc<AtomicUsize>) -> Self {
+        Self { name, at, order, kept: Mutex::default(), grown: Notify::new(), part, bytes }
     }
 
     /// Keeps a message as the next event.
@@ -229,7 +247,10 @@ impl Track {
     }
 
     fn id(&self, number: u64) -> String {
-        format!("{}-{number}", self.name)
+        match self.at {
+            Some(at) => format!("{}-{number}-{at}", self.name),
+            None => format!("{}-{number}", self.name),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -364,7 +385,7 @@ mod tests {
         let (tracks, session) = (Tracks::new(), SessionKey::of_test(1));
         for number in 0..limit::TRACKS_MAX + 2_000 {
             let owner = PrincipalKey(Digest::sha256(&(number % 100).to_be_bytes()));
-            let track = tracks.of_call(owner, session);
+            let track = tracks.of_call(owner, session, None);
             if number % 100 == 99 {
                 tracks.calls.run_pending_tasks();
                 assert!(tracks.find(session, track.name).is_some(), "{number}");
@@ -378,15 +399,15 @@ mod tests {
     fn what_one_principal_keeps_is_bounded_and_pushes_nothing_of_another_out() {
         let (tracks, session) = (Tracks::new(), SessionKey::of_test(1));
         let (ann, bob) = (ann(), PrincipalKey(Digest::sha256(b"bob")));
-        let quiet = tracks.of_call(bob, session).name;
+        let quiet = tracks.of_call(bob, session, None).name;
         tracks.find(session, quiet).unwrap().say(&message(1, 1));
         for number in 0..limit::TRACKS_PER_PRINCIPAL_MAX * 3 {
-            let track = tracks.of_call(ann, session);
+            let track = tracks.of_call(ann, session, None);
             assert!(tracks.find(session, track.name).is_some(), "{number}");
             assert!(tracks.owners.of(ann).held().1 <= limit::TRACKS_PER_PRINCIPAL_MAX + 1, "{number}");
         }
         for _ in 0..100 {
-            let track = tracks.of_call(ann, session);
+            let track = tracks.of_call(ann, session, None);
             (0..4).for_each(|number| track.say(&message(number, limit::TRACK_BYTES_MAX / 4 - 200)));
             let (bytes, _) = tracks.owners.of(ann).held();
             assert!(bytes <= limit::TRACKS_PER_PRINCIPAL_BYTES_MAX + limit::TRACK_BYTES_MAX, "{bytes}");
@@ -396,16 +417,22 @@ mod tests {
 
     #[test]
     fn an_id_is_read_back_and_nonsense_is_none() {
-        assert_eq!(parse("7-12"), Some((7, 12)));
-        for nonsense in ["", "7", "-", "a-b", "1-", "99999999999999999999-1"] {
-            assert_eq!(parse(nonsense), None, "{nonsense}");
+        let id = EventId { track: 7, number: 12, at: None };
+        assert_eq!(EventId::parse("7-12"), Some(id));
+        for nonsense in ["", "7", "-", "a-b", "1-", "99999999999999999999-1", "7-12-", "7-12-x", "7--12"] {
+            assert_eq!(EventId::parse(nonsense), None, "{nonsense}");
+        }
+        let here = ReplicaId::new();
+        for at in [None, Some(here)] {
+            let track = Tracks::new().of_call(ann(), SessionKey::of_test(1), at);
+            assert_eq!(EventId::parse(&track.id(3)), Some(EventId { track: track.name, number: 3, at }));
         }
     }
 
     #[test]
     fn the_name_of_a_stream_says_nothing_of_how_many_there_were() {
         let tracks = Tracks::new();
-        let names: Vec<_> = (0..4).map(|_| tracks.of_call(ann(), SessionKey::of_test(1)).name).collect();
+        let names: Vec<_> = (0..4).map(|_| tracks.of_call(ann(), SessionKey::of_test(1), None).name).collect();
         assert!(!names.contains(&OWN_STREAM) && names.iter().all(|name| *name > 1_000), "{names:?}");
         assert!(names.windows(2).all(|two| two[1] != two[0] + 1), "{names:?}");
         assert_eq!(name_of(SessionKey::of_test(1), 7), name_of(SessionKey::of_test(1), 7));
@@ -416,7 +443,7 @@ mod tests {
     fn a_call_is_found_in_its_own_session_only() {
         let tracks = Tracks::new();
         let (ours, theirs) = (SessionKey::of_test(1), SessionKey::of_test(2));
-        let track = tracks.of_call(ann(), ours);
+        let track = tracks.of_call(ann(), ours, None);
         assert!(tracks.find(ours, track.name).is_some() && tracks.find(theirs, track.name).is_none());
     }
 }

@@ -8,9 +8,9 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 
 use crate::input::{all_capabilities, call, may_ask, reason, retry};
-use crate::input_legacy::{arguments, told};
+use crate::input_legacy::{arguments, respond, session, stream, told};
 use crate::input_stdio::LEGACY;
-use crate::support::client::Client;
+use crate::support::client::{Client, Stream};
 use crate::support::gateway::Setup;
 use crate::support::issuer::Issuer;
 use crate::support::python;
@@ -243,6 +243,154 @@ async fn a_request_that_was_handed_on_is_cancelled_where_it_went() {
     assert_eq!(cancelled.status, 202, "{}", cancelled.text);
     eventually("nobody to wait any more", async || waiting().await == 0).await;
     calling.abort();
+}
+
+/// The stream of `tasks/result` in a session.
+async fn awaited(client: &Client, session: &str, id: &str) -> Stream {
+    let body = json!({ "jsonrpc": "2.0", "id": 5, "method": "tasks/result", "params": { "taskId": id } });
+    let headers = [("mcp-session-id", session.to_owned()), ("mcp-protocol-version", "2025-11-25".to_owned())];
+    client.stream(&headers, Some(body.to_string())).await
+}
+
+#[tokio::test]
+async fn what_is_asked_within_a_request_that_was_handed_on_is_answered_where_it_was_asked() {
+    crate::needs_python!();
+    let issuer = Issuer::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("child.py");
+    std::fs::write(&script, crate::tasks_asking::PROCESS).unwrap();
+    let (python, script) = (python(), script.display().to_string());
+    let more = format!("read = [\"{}\"]", directory.path().display());
+    let gate = "[gates.sure]\nobjects = [\"tools/seen\"]\nkind = \"confirm\"\n";
+    let setup = Setup::new(&issuer).policy(&may_ask(&["elicit"])).policy_file("gates.toml", gate);
+    let setup = setup.stdio_server("tools", &[&python, &script], &more);
+    let Some(replicas) = Replicas::start(setup, 3).await else { return };
+    let clients = clients(&issuer, &replicas);
+    let declared = json!({ "elicitation": {}, "tasks": {} });
+    let sessions = [session(&clients[0], &declared).await, session(&clients[1], &declared).await];
+    // A task at the first, asked for in a session of the second, and the third is where most requests come to.
+    let params = json!({ "name": "tools__twice", "arguments": {}, "task": {} });
+    let begun = clients[0].legacy(&sessions[0], "tools/call", params).await;
+    let id = begun.result()["task"]["taskId"].as_str().unwrap_or_else(|| panic!("{}", begun.text)).to_owned();
+    for client in &clients[1..] {
+        eventually("the others to be known", async || {
+            let seen = client.legacy(&sessions[1], "tasks/get", json!({ "taskId": id })).await;
+            seen.response().get("result").is_some()
+        })
+        .await;
+    }
+    eventually("the tools", async || clients[1].tool_names().await.contains(&"tools__seen".to_owned())).await;
+    let mut confirming = stream(&clients[1], &sessions[1], 6, "tools__seen").await;
+    let confirm = confirming.next().await;
+    let mut events = awaited(&clients[2], &sessions[1], &id).await;
+    let greeting = events.block().await;
+    let asked = events.next().await;
+    assert_eq!(asked["params"]["message"], "[tools] Sure 1?", "{asked}");
+    assert_ne!(asked["id"], confirm["id"]);
+    // What the server asks looks like what the gateway itself has asked in another call.
+    let yes = json!({ "action": "accept", "content": { "confirm": true } });
+    respond(&clients[1], &sessions[1], &asked, yes.clone()).await;
+    let asked = events.next().await;
+    assert_eq!(asked["params"]["message"], "[tools] Sure 2?", "{asked}");
+    assert_eq!(confirming.next_within(std::time::Duration::from_millis(500)).await, None, "that is still open");
+    // The rest is read on after the connection broke, wherever that comes to.
+    drop(events);
+    respond(&clients[2], &sessions[1], &asked, json!({ "action": "decline" })).await;
+    let last = greeting.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
+    let headers = [("mcp-session-id", sessions[1].clone()), ("last-event-id", last.to_owned())];
+    let mut events = clients[2].stream(&headers, None).await;
+    let mut said = [events.next().await, events.next().await, events.next().await];
+    let done = said[2]["result"].take();
+    assert_eq!(told(&json!({ "result": done })), json!({ "answers": ["accept", "decline"], "asked": 2 }), "{said:?}");
+    // And the one that is asked at home.
+    respond(&clients[2], &sessions[1], &confirm, json!({ "action": "decline" })).await;
+    let declined = confirming.next().await;
+    assert!(declined.to_string().contains("confirmation_declined"), "{declined}");
+    // Another's stream is no stream of this session.
+    let headers = [("mcp-session-id", sessions[0].clone()), ("last-event-id", last.to_owned())];
+    assert_eq!(clients[0].try_stream(&headers, None).await.unwrap_err().status, 400);
+}
+
+/// Tasks that are counted, and told who may see them by nothing but the count.
+const COUNTING: &str = r#"
+import json, sys
+
+KEPT = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+count = 0
+for line in sys.stdin:
+    message = json.loads(line)
+    method, id, params = message.get("method"), message.get("id"), message.get("params", {})
+    task = {"createdAt": "2026-11-24T10:00:00Z", "lastUpdatedAt": "2026-11-24T10:00:00Z", "ttlMs": None}
+    if method == "server/discover":
+        result = {**KEPT, "supportedVersions": ["2026-07-28"], "capabilities":
+                  {"tools": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}}}
+    elif method == "tools/list":
+        result = {**KEPT, "tools": [{"name": "job", "inputSchema": {"type": "object"}}]}
+    elif method == "tools/call":
+        count += 1
+        result = {**task, "taskId": str(count), "resultType": "task", "status": "working"}
+    elif method == "tasks/get":
+        result = {**task, "taskId": params["taskId"], "resultType": "complete", "status": "working"}
+    else:
+        result = {"resultType": "complete"}
+    if id is not None:
+        print(json.dumps({"jsonrpc": "2.0", "id": id, "result": result}), flush=True)
+"#;
+
+#[tokio::test]
+async fn without_a_way_to_its_replica_no_other_process_is_asked_for_a_task_or_a_call_that_waits() {
+    crate::needs_python!();
+    let issuer = Issuer::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let python = python();
+    let mut setup = Setup::new(&issuer).policy(&may_ask(&["elicit"]));
+    for (id, script, more) in [("jobs", COUNTING, "isolation = \"shared\"\n"), ("tools", LEGACY, "")] {
+        let path = directory.path().join(format!("{id}.py"));
+        std::fs::write(&path, script).unwrap();
+        let more = format!("{more}read = [\"{}\"]", directory.path().display());
+        setup = setup.stdio_server(id, &[&python, path.to_str().unwrap()], &more);
+    }
+    let Some(replicas) = Replicas::start_apart(setup, 2).await else { return };
+    let ann = clients(&issuer, &replicas);
+    let bob = replicas.all[1].client(&issuer.token("bob", &["developers"], &replicas.resource()));
+    for client in [&ann[0], &ann[1], &bob] {
+        let listed = async || {
+            let names = client.tool_names().await;
+            ["jobs__job", "tools__form"].iter().all(|name| names.contains(&(*name).to_owned()))
+        };
+        eventually("the tools", listed).await;
+    }
+    let job = async |client: &Client| {
+        let begun = ask(client, "tools/call", json!({ "name": "jobs__job", "arguments": {} })).await;
+        json!({ "taskId": begun.result()["taskId"].as_str().unwrap_or_else(|| panic!("{}", begun.text)) })
+    };
+    // The first of each process: both go by the same id there.
+    let (anns, bobs) = (job(&ann[0]).await, job(&bob).await);
+    for method in ["tasks/get", "tasks/cancel"] {
+        let about = ask(&ann[1], method, anns.clone()).await;
+        assert_eq!((about.status, reason(&about)), (503, "replica_unreachable"), "{method}: {}", about.text);
+    }
+    for (client, task) in [(&ann[0], &anns), (&bob, &bobs)] {
+        let about = ask(client, "tasks/get", task.clone()).await;
+        assert_eq!(about.result()["status"], "working", "{}", about.text);
+    }
+    let asked_about = |replica: usize| {
+        let intents = replicas.all[replica].records("intent");
+        intents
+            .iter()
+            .filter(|intent| intent["mcp"]["method"].as_str().is_some_and(|name| name.starts_with("tasks/")))
+            .count()
+    };
+    assert_eq!((asked_about(0), asked_about(1)), (1, 1), "nothing but what each has");
+
+    // A call that waits is not over because somebody else cannot answer it.
+    let asked = call(&ann[0], &all_capabilities(), arguments("tools__form")).await;
+    let answer = json!({ "action": "accept", "content": { "name": "Ada" } });
+    let retried = || retry("tools__form", &json!({}), &asked, json!({ "elicitation": answer }));
+    let elsewhere = call(&ann[1], &all_capabilities(), retried()).await;
+    assert_eq!((elsewhere.status, reason(&elsewhere)), (503, "replica_unreachable"), "{}", elsewhere.text);
+    let done = call(&ann[0], &all_capabilities(), retried()).await;
+    assert_eq!(told(done.response()), answer, "{}", done.text);
 }
 
 #[tokio::test]
