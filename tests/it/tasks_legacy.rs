@@ -14,7 +14,7 @@ use crate::tasks::{
 };
 
 /// A server of 2025-11-25 that announces the extension.
-async fn extended(state: &Task) -> Peer {
+pub async fn extended(state: &Task) -> Peer {
     let state = Arc::clone(state);
     let tools = json!([tool("job"), tool("plain")]);
     Peer::legacy(json!({ "extensions": { EXTENSION: {} } }), tools, move |request| {

@@ -2,13 +2,14 @@
 //!
 //! Keeps nothing: what is needed stands in the id. Refuses to know what a task does. Invariant: an id leads
 //! to the server and the tool whose call became the task, for the principal who called it and nobody else,
-//! and never to another server that was given the same name.
+//! and never to another server that was given the same name, nor to another process than the one that made it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Target, TaskDialect};
+use crate::config::TransportConfig;
 use crate::delegate::server_revision;
-use crate::ids::{CallId, Digest, MandateId, PrincipalKey, ReplicaId, ServerId};
+use crate::ids::{CallId, Digest, MandateId, PrincipalKey, ProcessId, ReplicaId, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::wire::handle::Sealer;
@@ -40,6 +41,9 @@ pub struct Handle {
     /// The mandate that the call was part of.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     mandate: Option<MandateId>,
+    /// The process that alone has it: another one may have begun to count anew.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    process: Option<String>,
 }
 
 impl Handle {
@@ -66,7 +70,14 @@ impl Handle {
             task: task.to_owned(),
             home: home.map(|replica| replica.to_string()),
             mandate: None,
+            process: None,
         })
+    }
+
+    /// The same of a task that this process made.
+    #[must_use]
+    pub fn made_by(self, process: Option<ProcessId>) -> Self {
+        Self { process: process.map(|process| process.to_string()), ..self }
     }
 
     /// The same of a call that was part of a mandate.
@@ -101,12 +112,21 @@ impl Handle {
         serde_json::from_slice(&sealer.open(PURPOSE, principal, id)?).ok()
     }
 
-    /// Whether a target is the tool whose call became the task, at the server where it did.
+    /// Whether a target is the tool whose call became the task, at the server where it did. Of processes only one has it,
+    /// so an id that does not say which is nobody's.
     #[must_use]
     pub fn is_of(&self, target: &Target) -> bool {
+        let is_process = matches!(target.server().transport, TransportConfig::Stdio { .. });
         *target.server_id() == self.server
             && target.name() == self.tool
             && server_revision(target.server()) == self.revision
+            && (!is_process || self.process().is_some())
+    }
+
+    /// The process that alone has it.
+    #[must_use]
+    pub fn process(&self) -> Option<ProcessId> {
+        self.process.as_deref()?.parse().ok()
     }
 
     /// The replica that alone can ask for it.
@@ -170,6 +190,7 @@ mod tests {
             task: task.to_owned(),
             home: None,
             mandate: None,
+            process: Some(ProcessId::new().to_string()),
         }
     }
 
