@@ -73,6 +73,7 @@ pub use launch::Launcher;
 pub use sandbox::host::{HostFacts, host_facts};
 pub use subscription::{Subscription, Update, updated};
 pub use supervisor::supervise;
+pub use told::PROGRESS_OF_2025;
 
 use parked::Lot;
 use server::{Parcel, Server};

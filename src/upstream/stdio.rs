@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::answer::Waiting;
+use super::answer::{Waiting, outliving};
 use super::attribution::Unanswered;
 use super::drive::{self, Patience};
 use super::duplex::{Duplex, Holder};
@@ -164,6 +164,7 @@ impl Stdio {
             era,
             believed: Believed::of(era, || parcel.askable(&self.link)),
             theirs: parcel.outgoing.progress_token.clone(),
+            outliving: outliving(&parcel.outgoing, parcel.leg, era),
             listening: parcel.listening,
             hub: Arc::clone(&self.link.hub),
             updates: None,

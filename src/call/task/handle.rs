@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Target, TaskDialect};
 use crate::config::TransportConfig;
 use crate::delegate::server_revision;
-use crate::ids::{CallId, Digest, MandateId, PrincipalKey, ProcessId, ReplicaId, ServerId};
+use crate::ids::{CallId, Digest, LegId, MandateId, PrincipalKey, ProcessId, ReplicaId, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::wire::handle::Sealer;
 use crate::wire::voids::Holder;
+use crate::wire::{Json, Source};
 
 const PURPOSE: &str = "task";
 
@@ -44,6 +45,19 @@ pub struct Handle {
     /// The process that alone has it: another one may have begun to count anew.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     process: Option<String>,
+    /// How its progress is told, where its client wants to hear of that.
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    progress: Option<Progress>,
+}
+
+/// Under which token a server of 2025-11-25 tells of a task's progress for as long as the task goes on, and which one its
+/// client gave, in its own spelling.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Progress {
+    #[serde(rename = "o")]
+    ours: String,
+    #[serde(rename = "t")]
+    theirs: String,
 }
 
 impl Handle {
@@ -71,6 +85,7 @@ impl Handle {
             home: home.map(|replica| replica.to_string()),
             mandate: None,
             process: None,
+            progress: None,
         })
     }
 
@@ -84,6 +99,26 @@ impl Handle {
     #[must_use]
     pub fn under(self, mandate: Option<&MandateId>) -> Self {
         Self { mandate: mandate.cloned(), ..self }
+    }
+
+    /// The same of a task whose client gave this token for its progress, in a call that was sent as this leg.
+    #[must_use]
+    pub fn reported(self, leg: LegId, theirs: Option<Json>) -> Self {
+        let theirs = theirs.filter(|theirs| theirs.as_bytes().len() <= limit::TASK_TOKEN_BYTES_MAX);
+        let progress = |theirs: Json| Progress { ours: leg.to_string(), theirs: theirs.as_str().to_owned() };
+        Self { progress: theirs.map(progress), ..self }
+    }
+
+    /// Under which token its server tells of its progress.
+    #[must_use]
+    pub fn progress_token(&self) -> Option<&str> {
+        self.progress.as_ref().map(|progress| progress.ours.as_str())
+    }
+
+    /// The token that its client gave for that.
+    #[must_use]
+    pub fn clients_token(&self) -> Option<Json> {
+        Json::parse(self.progress.as_ref()?.theirs.as_str(), Source::Client).ok()
     }
 
     /// The mandate that the call was part of.
@@ -191,6 +226,7 @@ mod tests {
             home: None,
             mandate: None,
             process: Some(ProcessId::new().to_string()),
+            progress: Some(Progress { ours: LegId::new().to_string(), theirs: "\"m\\u0069ne\"".to_owned() }),
         }
     }
 
@@ -222,6 +258,31 @@ mod tests {
         assert!(Handle::open(&sealer(1), principal("alice"), &other).is_none());
         let odd = sealer(1).seal(PURPOSE, principal("alice"), b"{}").unwrap();
         assert!(Handle::open(&sealer(1), principal("alice"), &odd).is_none());
+    }
+
+    #[test]
+    fn the_token_of_a_client_is_kept_as_it_spells_it_where_it_is_no_longer_than_that() {
+        let kept = |token: &str| {
+            let token = Json::parse(token, Source::Client).unwrap();
+            let handle = handle("t", "1").reported(LegId::new(), Some(token));
+            handle.clients_token().map(|token| token.as_str().to_owned())
+        };
+        for token in ["7", "1.50", r#""m\u0069ne""#] {
+            assert_eq!(kept(token).as_deref(), Some(token));
+        }
+        let longest = format!("\"{}\"", "x".repeat(limit::TASK_TOKEN_BYTES_MAX - 2));
+        assert_eq!(kept(&longest), Some(longest.clone()));
+        assert_eq!(kept(&longest.replacen('x', "xx", 1)), None);
+    }
+
+    #[test]
+    fn an_id_of_before_names_no_process_and_no_token() {
+        let old = r#"{"s":"s","r":"REVISION","n":"t","c":"c","d":"Extension","i":"1"}"#;
+        let revision = serde_json::to_value(Digest::sha256(b"r")).unwrap();
+        let old = old.replace("REVISION", revision.as_str().unwrap());
+        let old = old.replace("\"Extension\"", &serde_json::to_string(&TaskDialect::Extension).unwrap());
+        let old: Handle = serde_json::from_str(&old).unwrap();
+        assert_eq!((old.process(), old.progress_token(), old.task()), (None, None, "1"));
     }
 
     #[test]

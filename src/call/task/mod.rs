@@ -254,6 +254,7 @@ fn asked_for(
     let home = bound::here(gateway, grant.target().server(), true);
     let handle = Handle::new(grant.target(), grant.leg().call, TaskDialect::Experiment, &id, home)?
         .made_by(then.process)
+        .reported(grant.leg().leg, progress_token(request).filter(|_| then.asking.round == 0))
         .under(grant.mandate().map(|held| &held.mandate().id));
     let id = handle.seal(gateway.sealer(), &holder(gateway, grant))?;
     gateway.given_tasks().add(grant.principal(), &id, task);
