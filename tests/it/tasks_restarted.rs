@@ -1,5 +1,7 @@
 //! Tasks of processes that number them anew with every start: what one process made is never looked for in another.
 
+use std::sync::Mutex;
+
 use serde_json::{Value, json};
 
 use crate::input::may_ask;
@@ -109,14 +111,16 @@ impl Test {
 
 /// The id of a task that ends with this text; a process that has just ended is started again meanwhile.
 async fn begin(client: &Client, says: &str) -> String {
-    let mut last = None;
+    let begun = Mutex::new(None);
     eventually("a task", async || {
         let answer = ask(client, "tools/call", json!({ "name": "tools__job", "arguments": { "says": says } })).await;
-        last = answer.response()["result"]["taskId"].as_str().map(str::to_owned);
-        last.is_some()
+        let id = answer.response()["result"]["taskId"].as_str().map(str::to_owned);
+        let is_there = id.is_some();
+        *begun.lock().unwrap() = id;
+        is_there
     })
     .await;
-    last.unwrap()
+    begun.into_inner().unwrap().unwrap()
 }
 
 async fn get(client: &Client, id: &str) -> Answer {
@@ -134,14 +138,16 @@ async fn die(client: &Client) {
 
 /// What the process of whoever asks was asked about tasks.
 async fn seen(client: &Client) -> Value {
-    let mut seen = None;
+    let seen = Mutex::new(None);
     eventually("the process", async || {
         let answer = client.call_tool("tools__seen", json!({})).await;
-        seen = serde_json::from_str(answer.tool_text()).ok();
-        seen.is_some()
+        let told: Option<Value> = serde_json::from_str(answer.tool_text()).ok();
+        let is_there = told.is_some();
+        *seen.lock().unwrap() = told;
+        is_there
     })
     .await;
-    seen.unwrap()
+    seen.into_inner().unwrap().unwrap()
 }
 
 async fn is_unknown(client: &Client, id: &str) {
