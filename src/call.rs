@@ -120,7 +120,6 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Box<Request>
         Ok((entry, then, exchange)) => {
             trail.about(caller);
             trail.trace.forwarding();
-            let trace = trail.trace;
             let mandate = entry.proof().mandate().map(|held| Mandated::used(&gateway, held));
             let tied = Tied::of(entry.proof());
             breaker::sent(&gateway, entry.proof());
@@ -137,7 +136,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Box<Request>
                 tied,
                 settling,
                 again,
-                trace,
+                trace: trail.trace,
             })
         }
         Err(halt) => {
@@ -231,7 +230,7 @@ async fn open(
     if retried.is_some()
         && let Some((entry, exchange)) = Box::pin(task::resume(gateway, caller, request, retried, trail)).await?
     {
-        return Ok((entry, Then { asking, augmented, resumed: true, is_first: false }, exchange));
+        return Ok((entry, Then { asking, augmented, resumed: true, ..Then::default() }, exchange));
     }
     let answers = match answers {
         // A client may know beforehand what a server asks; where nothing may be asked there is nothing to answer. What
@@ -266,7 +265,7 @@ async fn open(
         Some((parked, answers)) => gateway.upstreams().resume(&mut entry, parked, answers),
         None => gateway.upstreams().forward(&mut entry),
     };
-    Ok((entry, Then { asking, augmented, resumed: false, is_first: charge == Charge::Now }, exchange))
+    Ok((entry, Then { asking, augmented, is_first: charge == Charge::Now, ..Then::default() }, exchange))
 }
 
 /// A call under way. Dropping it cancels the call, and records that nobody knows its end.
@@ -300,6 +299,8 @@ struct Then {
     resumed: bool,
     /// Nothing of its call was sent before.
     is_first: bool,
+    /// The process that answered it.
+    process: Option<crate::ids::ProcessId>,
 }
 
 impl Running {
@@ -347,7 +348,8 @@ impl Running {
                         return Event::Done(input::undecided(outcome));
                     };
                     let Some((entry, outcome)) = self.begun_again(entry, outcome) else { continue };
-                    match task::after(&self.gateway, entry.proof(), &self.request, self.then, outcome) {
+                    let then = Then { process: self.exchange.process(), ..self.then };
+                    match task::after(&self.gateway, entry.proof(), &self.request, then, outcome) {
                         After::Deliver(outcome) => {
                             let epoch = self.gateway.revocation_epoch();
                             if entry.proof().labels().is_some_and(|labels| labels.has_to_settle(epoch)) {
@@ -381,8 +383,7 @@ impl Running {
         };
         let Some(settling) = self.settling.take() else { return Refusal::new(Reason::Internal).into() };
         let (entry, outcome) = *settling;
-        let outcome = settled.map_or_else(Outcome::Failed, |()| outcome);
-        let outcome = self.ended(entry, outcome);
+        let outcome = self.ended(entry, settled.map_or_else(Outcome::Failed, |()| outcome));
         self.trace.end(|| traced::ended(&outcome));
         outcome
     }

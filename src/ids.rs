@@ -454,6 +454,10 @@ ulid_id!(
     ParkId
 );
 ulid_id!(
+    /// One life of a child process: the next one that is started for the same calls has another.
+    ProcessId
+);
+ulid_id!(
     /// One call as a person thinks of it; it spans the legs of a multi-round-trip request.
     CallId
 );

@@ -219,6 +219,7 @@ impl<'a> Asked<'a> {
                 .and_then(|meta| meta.get(meta::PROGRESS_TOKEN))
                 .map(|token| request.message.cut(token)),
             last_words: request.last_words.clone(),
+            process: None,
         }
     }
 

@@ -222,6 +222,7 @@ async fn passed(
         headers: Vec::new(),
         progress_token: None,
         last_words: None,
+        process: None,
     };
     let entry = gateway.journal().open(proof, outgoing).await?;
     if caller.elevation().is_some() {

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// A task id as an upstream spells it; most are UUIDs. Sealed into ours, which travels in a header.
 pub const TASK_ID_BYTES_MAX: usize = 1_024;
+/// The token that a client gives for the progress of a task, as it spells it; it travels in that id. One that is longer hears
+/// of progress as long as its call goes on, and not of the task's.
+pub const TASK_TOKEN_BYTES_MAX: usize = 128;
 /// The gateway asks for a task that it follows no more often than this, whatever the upstream suggests.
 pub const TASK_POLL_MIN: Duration = Duration::from_millis(250);
 /// And no less often, so that a client that waits hears of the end.

@@ -173,6 +173,7 @@ pub(crate) fn outgoing() -> Outgoing {
         headers: Vec::new(),
         progress_token: None,
         last_words: None,
+        process: None,
     }
 }
 

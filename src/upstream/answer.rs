@@ -11,9 +11,10 @@ use super::elsewhere::InFlight;
 use super::hub::Hub;
 use super::shape::Believed;
 use super::{logging, shape};
+use crate::ids::LegId;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Era, code, meta};
-use crate::wire::{Edit, Json, Kind, LastWords, Message, Object, Value, notification_without_own_keys};
+use crate::wire::{Edit, Json, Kind, LastWords, Message, Object, Outgoing, Value, notification_without_own_keys};
 
 /// One request that waits for its answer.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Waiting {
     pub(super) believed: Believed,
     /// The client's progress token.
     pub(super) theirs: Option<Json>,
+    /// The leg that our progress token is, where it outlives the request: progress of a task goes on after its answer.
+    pub(super) outliving: Option<LegId>,
     /// It is a `subscriptions/listen`: changes are what it waits for.
     pub(super) listening: bool,
     pub(super) hub: Arc<Hub>,
@@ -62,6 +65,7 @@ impl Waiting {
             era: Era::Legacy,
             believed: Believed::Nothing,
             theirs: None,
+            outliving: None,
             listening: false,
             hub: Arc::clone(hub),
             updates: None,
@@ -74,7 +78,16 @@ impl Waiting {
 
     /// Our progress token, where the client wants progress.
     pub(super) fn token(&self) -> Option<Json> {
-        self.theirs.as_ref().map(|_| Json::of(&self.id))
+        let token = || self.outliving.map_or_else(|| Json::of(&self.id), |leg| Json::of(&leg));
+        self.theirs.as_ref().map(|_| token())
+    }
+
+    /// Whether a notification names our progress token.
+    pub(super) fn is_its_token(&self, token: Value<'_>) -> bool {
+        match self.outliving {
+            Some(leg) => token.as_str().is_some_and(|token| token.parse::<LegId>() == Ok(leg)),
+            None => token.as_i64() == Some(self.id),
+        }
     }
 
     /// What a message means that arrived where only this request is answered.
@@ -109,7 +122,8 @@ impl Waiting {
     fn notification(&self, message: Message) -> Heard {
         let method = message.method();
         if method == "notifications/progress" {
-            return self.progress(&message);
+            drop(method);
+            return self.progress(message);
         }
         if method == "notifications/message"
             && let Some(calls) = &self.beside
@@ -146,11 +160,19 @@ impl Waiting {
         Heard::Notification(notification_without_own_keys(message))
     }
 
-    fn progress(&self, message: &Message) -> Heard {
-        let (Some(params), Some(theirs)) = (message.params(), &self.theirs) else { return self.stray() };
-        if params.get(meta::PROGRESS_TOKEN).and_then(Value::as_i64) != Some(self.id) {
-            return self.stray();
-        }
+    fn progress(&self, message: Message) -> Heard {
+        let token = message.params().and_then(|params| params.get(meta::PROGRESS_TOKEN));
+        let is_own = token.is_some_and(|token| self.is_its_token(token));
+        let (Some(params), Some(theirs)) = (message.params(), self.theirs.as_ref().filter(|_| is_own)) else {
+            return match &self.updates {
+                Some(updates) if outlives(&message) => {
+                    // An error only says that nobody waits for it any more.
+                    let _ = updates.send(message);
+                    Heard::Nothing
+                }
+                _ => self.stray(),
+            };
+        };
         let params = params.edited(&[Edit::Set(meta::PROGRESS_TOKEN, theirs.clone())]);
         let progress = Message::notification("notifications/progress", Some(&params));
         Heard::Notification(notification_without_own_keys(progress))
@@ -174,6 +196,18 @@ impl Waiting {
 /// Whether a notification belongs to whoever waits for it in a legacy session, on whichever stream it comes.
 pub(super) fn names_no_request(method: &str) -> bool {
     matches!(method, "notifications/resources/updated" | "notifications/tasks" | meta::TASK_STATUS)
+}
+
+/// The leg that our progress token is in a call that is made as a task of 2025-11-25.
+pub(super) fn outliving(outgoing: &Outgoing, leg: Option<LegId>, era: Era) -> Option<LegId> {
+    let becomes_task = outgoing.params.value().as_object().is_some_and(|params| params.get("task").is_some());
+    leg.filter(|_| becomes_task && era == Era::Legacy && outgoing.method == "tools/call")
+}
+
+/// Whether it is progress under a token of ours that outlives its request: of a task, on whichever stream it comes.
+pub(super) fn outlives(message: &Message) -> bool {
+    let token = message.params().and_then(|params| params.get(meta::PROGRESS_TOKEN)).and_then(Value::as_str);
+    message.method() == "notifications/progress" && token.is_some_and(|token| token.parse::<LegId>().is_ok())
 }
 
 /// What we answer to a request of a legacy server that goes to no client: whether we are alive it may always ask.
@@ -225,6 +259,7 @@ mod tests {
                 era: Era::Legacy,
                 believed: Believed::Nothing,
                 theirs,
+                outliving: None,
                 listening: false,
                 hub,
                 updates: None,
@@ -270,6 +305,34 @@ mod tests {
         for foreign in [json!(8), json!("theirs"), json!("7")] {
             assert!(matches!(waiting.hear(progress(foreign)), Heard::Nothing));
         }
+    }
+
+    #[test]
+    fn progress_of_a_task_goes_to_its_call_and_after_that_to_whoever_follows_it() {
+        let told = |token: &str| {
+            let params = json!({ "progressToken": token, "progress": 1 });
+            message(&json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params }))
+        };
+        let (updates, mut heard) = broadcast::channel(2);
+        let (waiting, _changes) = waiting(Some(Json::of("theirs")));
+        let leg = LegId::new();
+        let call = Waiting { outliving: Some(leg), updates: Some(updates), ..waiting };
+        assert_eq!(call.token(), Some(Json::of(&leg)));
+        let Heard::Notification(mapped) = call.hear(told(&leg.to_string())) else { panic!() };
+        assert_eq!(mapped.params().unwrap().get("progressToken").unwrap().raw(), "\"theirs\"");
+        assert!(heard.try_recv().is_err());
+        let another = Waiting { outliving: None, ..call };
+        assert!(matches!(another.hear(told(&leg.to_string())), Heard::Nothing));
+        assert!(outlives(&heard.try_recv().unwrap()));
+        // What is no token of ours is nobody's.
+        assert!(matches!(another.hear(told("theirs")), Heard::Nothing));
+        assert!(heard.try_recv().is_err());
+        let outgoing =
+            |params: serde_json::Value| Outgoing { params: Json::of(&params), ..crate::record::fixture::outgoing() };
+        let task = outgoing(json!({ "name": "t", "task": {} }));
+        assert_eq!(outliving(&task, Some(leg), Era::Legacy), Some(leg));
+        assert_eq!(outliving(&task, Some(leg), Era::Modern), None);
+        assert_eq!(outliving(&outgoing(json!({ "name": "t" })), Some(leg), Era::Legacy), None);
     }
 
     #[test]

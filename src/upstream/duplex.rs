@@ -54,6 +54,12 @@ impl Requests {
         self.open.iter().filter(|(_, open)| open.askable.is_some()).map(|(id, open)| (*id, &open.traits))
     }
 
+    /// The call whose token is named, of those whose tokens outlive them.
+    fn reported(&self, message: &Message) -> Option<i64> {
+        let token = message.params().and_then(|params| params.get(meta::PROGRESS_TOKEN))?;
+        self.open.iter().find(|(_, open)| open.waiting.is_its_token(token)).map(|(id, _)| *id)
+    }
+
     /// The call that waits for the result of the task whose state is told.
     fn waits_for_task(&self, message: &Message) -> Option<i64> {
         self.open.iter().find(|(_, open)| open.waiting.is_about_its_task(message)).map(|(id, _)| *id)
@@ -248,15 +254,17 @@ impl Duplex {
                     self.link.hub.list_changed(&message.method());
                     return;
                 }
-                Addressee::Subscribers => match requests.waits_for_task(&message) {
-                    Some(id) => Some(id),
-                    None => {
-                        drop(requests);
-                        // An error only says that nobody has subscribed.
-                        let _ = self.updates.send(message);
-                        return;
+                Addressee::Subscribers => {
+                    match requests.reported(&message).or_else(|| requests.waits_for_task(&message)) {
+                        Some(id) => Some(id),
+                        None => {
+                            drop(requests);
+                            // An error only says that nobody has subscribed.
+                            let _ = self.updates.send(message);
+                            return;
+                        }
                     }
-                },
+                }
                 // It names no request, so it belongs to the only call, and is never guessed.
                 Addressee::Unnamed => match whose(&message, requests.calls()) {
                     Whose::Of(id) => Some(id),
@@ -328,12 +336,15 @@ impl Duplex {
 enum Addressee {
     Request(i64),
     Everyone,
-    /// Whoever subscribed to a resource of this peer, or listens to a task.
+    /// Whoever subscribed to a resource of this peer, or listens to a task; but for what belongs to a call under way.
     Subscribers,
     Unnamed,
 }
 
 fn addressee(message: &Message) -> Addressee {
+    if answer::outlives(message) {
+        return Addressee::Subscribers;
+    }
     let named = if message.method() == "notifications/progress" {
         message.params().and_then(|params| params.get(meta::PROGRESS_TOKEN))
     } else {

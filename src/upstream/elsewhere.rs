@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
-use super::answer::{Waiting, ambiguous, garbage, names_no_request, reply_to_server};
+use super::answer::{Waiting, ambiguous, garbage, names_no_request, outlives, reply_to_server};
 use super::attribution::{Traits, Unanswered, Whose, whose};
 use super::drive::Answers;
 use super::events::Events;
@@ -260,7 +260,7 @@ async fn read(http: &Arc<Http>, session: &Weak<Session>, mut body: Incoming, ask
                         http.say_in(&live, &reply).await;
                     }
                 }
-                Kind::Notification if names_no_request(&message.method()) => {
+                Kind::Notification if names_no_request(&message.method()) || outlives(&message) => {
                     // An error only says that nobody waits for any.
                     let _ = live.updates.send(message);
                 }

@@ -114,6 +114,7 @@ impl Errand {
             headers: Vec::new(),
             progress_token: None,
             last_words: None,
+            process: None,
         };
         Parcel {
             access: access.clone(),

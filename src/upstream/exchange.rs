@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 use super::parked::{Asker, Question};
+use crate::ids::ProcessId;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::meta;
@@ -31,6 +32,8 @@ pub enum Event {
 /// a stream or a process feeds a channel.
 pub struct Exchange {
     state: State,
+    /// The process that works on it, once it has begun to answer.
+    process: Option<ProcessId>,
 }
 
 enum State {
@@ -63,6 +66,7 @@ pub struct Stream {
     gathering: Option<Instant>,
     /// What came while more questions were waited for.
     later: VecDeque<Signal>,
+    process: Option<ProcessId>,
 }
 
 /// What comes next out of a stream.
@@ -84,6 +88,7 @@ impl Stream {
             asked: Vec::new(),
             gathering: None,
             later: VecDeque::new(),
+            process: None,
         }
     }
 
@@ -142,27 +147,45 @@ impl Stream {
 pub enum Opened {
     /// It is over.
     Done(Outcome),
+    /// The same, and a process has answered it.
+    Answered(ProcessId, Outcome),
     /// It streams.
     Streaming(Stream),
+}
+
+impl Opened {
+    /// The same of a request that this process works on.
+    pub(super) fn at(self, process: ProcessId) -> Self {
+        match self {
+            Self::Done(outcome) | Self::Answered(_, outcome) => Self::Answered(process, outcome),
+            Self::Streaming(stream) => Self::Streaming(Stream { process: Some(process), ..stream }),
+        }
+    }
 }
 
 impl Exchange {
     /// An exchange that is opened when it is first polled.
     #[must_use]
     pub fn opening(opening: BoxFuture<'static, Opened>) -> Self {
-        Self { state: State::Opening(opening) }
+        Self { state: State::Opening(opening), process: None }
     }
 
     /// An exchange that a task outside of this room feeds.
     #[must_use]
     pub const fn streaming(events: mpsc::Receiver<Event>, cancel: DropGuard) -> Self {
-        Self { state: State::Fed { events, _cancel: cancel } }
+        Self { state: State::Fed { events, _cancel: cancel }, process: None }
     }
 
     /// An exchange that is over before it began.
     #[must_use]
     pub fn finished(outcome: Outcome) -> Self {
         Self::opening(Box::pin(std::future::ready(Opened::Done(outcome))))
+    }
+
+    /// The process that works on it; none, where there is none or nothing has come back yet.
+    #[must_use]
+    pub const fn process(&self) -> Option<ProcessId> {
+        self.process
     }
 
     /// The next event; after [`Event::Done`] it is [`Event::Done`] with a failure for ever.
@@ -176,7 +199,14 @@ impl Exchange {
                         self.state = State::Finished;
                         return Event::Done(outcome);
                     }
-                    Opened::Streaming(stream) => self.state = State::Streaming(stream),
+                    Opened::Answered(process, outcome) => {
+                        (self.state, self.process) = (State::Finished, Some(process));
+                        return Event::Done(outcome);
+                    }
+                    Opened::Streaming(stream) => {
+                        self.process = stream.process;
+                        self.state = State::Streaming(stream);
+                    }
                 },
                 State::Streaming(stream) => match stream.next().await {
                     Next::Event(Event::Notification(message)) => {

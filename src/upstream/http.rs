@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::answer::{Heard, Waiting, error_code, garbage};
+use super::answer::{Heard, Waiting, error_code, garbage, outliving};
 use super::drive::{self, Patience};
 use super::events::Events;
 use super::exchange::Opened;
@@ -170,6 +170,7 @@ impl Http {
             era,
             believed: Believed::of(era, || parcel.askable(&self.link)),
             theirs: parcel.outgoing.progress_token.clone(),
+            outliving: outliving(&parcel.outgoing, parcel.leg, era),
             listening: parcel.listening,
             hub: Arc::clone(&self.link.hub),
             updates: None,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig, TransportConfig};
 use crate::delegate::{CredentialHeader, Grant, Handed};
-use crate::ids::{AuthorizationContext, LegId, ParkId, PrincipalKey, ServerId};
+use crate::ids::{AuthorizationContext, LegId, ParkId, PrincipalKey, ProcessId, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::record::Entry;
@@ -73,6 +73,7 @@ pub use launch::Launcher;
 pub use sandbox::host::{HostFacts, host_facts};
 pub use subscription::{Subscription, Update, updated};
 pub use supervisor::supervise;
+pub use told::PROGRESS_OF_2025;
 
 use parked::Lot;
 use server::{Parcel, Server};
@@ -246,13 +247,23 @@ impl Upstreams {
 
     /// What a task of that principal's asks, while something waits for the answer.
     #[must_use]
-    pub fn asked_by_task(&self, server: &ServerId, principal: PrincipalKey, task: &str) -> Option<(ParkId, Json)> {
+    pub fn asked_by_task(
+        &self,
+        server: &ServerId,
+        principal: PrincipalKey,
+        task: (&str, Option<ProcessId>),
+    ) -> Option<(ParkId, Json)> {
         let server = self.server(server).ok()?;
         self.lot.of_task(principal, &server.link, task)
     }
 
     /// Waits until a task of that principal's asks something; for ever, where its server is gone.
-    pub async fn until_task_asks(&self, server: &ServerId, principal: PrincipalKey, task: &str) -> (ParkId, Json) {
+    pub async fn until_task_asks(
+        &self,
+        server: &ServerId,
+        principal: PrincipalKey,
+        task: (&str, Option<ProcessId>),
+    ) -> (ParkId, Json) {
         match self.server(server) {
             Ok(server) => self.lot.until_asked(principal, &server.link, task).await,
             Err(_) => std::future::pending().await,
@@ -412,6 +423,13 @@ impl Upstreams {
     #[must_use]
     pub fn executables(&self) -> Option<mpsc::Receiver<Executable>> {
         self.launcher.as_ref().ok().and_then(Launcher::executables)
+    }
+
+    /// Whether that process of a server lives, and takes calls.
+    #[must_use]
+    pub fn lives(&self, server: &ServerId, process: ProcessId) -> bool {
+        let server = self.server(server).ok();
+        server.is_some_and(|server| server.stdio().is_some_and(|own| own.processes.has(|running| running.is(process))))
     }
 
     fn server(&self, id: &ServerId) -> Result<Arc<Server>, Failure> {

@@ -15,7 +15,7 @@ use super::Access;
 use super::drive::Pause;
 use super::exchange::{Event, Exchange, Opened, Stream};
 use super::link::Link;
-use crate::ids::{ParkId, PrincipalKey};
+use crate::ids::{ParkId, PrincipalKey, ProcessId};
 use crate::limit;
 use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume};
 use crate::wire::mcp::meta;
@@ -140,8 +140,8 @@ pub(super) struct Asker {
     pub(super) askable: Askable,
     pub(super) pause: Arc<Pause>,
     principal: PrincipalKey,
-    /// The server's own id of the task whose result is waited for.
-    task: Option<String>,
+    /// The server's own id of the task whose result is waited for, and the process that has it.
+    task: Option<(String, Option<ProcessId>)>,
     link: Arc<Link>,
     replies: Box<dyn Replies>,
 }
@@ -153,7 +153,7 @@ impl Asker {
         link: &Arc<Link>,
         replies: impl Replies,
         pause: Pause,
-        task: Option<String>,
+        task: Option<(String, Option<ProcessId>)>,
     ) -> Arc<Self> {
         let link = Arc::clone(link);
         Arc::new(Self { askable, principal, task, link, replies: Box::new(replies), pause: Arc::new(pause) })
@@ -172,6 +172,9 @@ impl Asker {
         self.replies.tell(message).await;
     }
 }
+
+/// A task that may ask: the server's own id of it, and the process that has it.
+pub(super) type Asked<'a> = (&'a str, Option<ProcessId>);
 
 /// The calls that wait.
 #[derive(Default)]
@@ -240,17 +243,22 @@ impl Lot {
     }
 
     /// What a task asks of that principal, and what waits for the answer.
-    pub(super) fn of_task(&self, principal: PrincipalKey, link: &Arc<Link>, task: &str) -> Option<(ParkId, Json)> {
+    pub(super) fn of_task(&self, principal: PrincipalKey, link: &Arc<Link>, task: Asked<'_>) -> Option<(ParkId, Json)> {
         let parked = self.lock();
         let mut fitting = parked.iter().filter(|(_, found)| {
-            let asker = &found.asker;
-            asker.principal == principal && Arc::ptr_eq(&asker.link, link) && asker.task.as_deref() == Some(task)
+            let own = found.asker.task.as_ref().map(|(task, process)| (task.as_str(), *process));
+            found.is_of(principal, link) && own == Some(task)
         });
         fitting.next().map(|(id, found)| (*id, found.questions.result()))
     }
 
     /// Waits until a task asks something of that principal.
-    pub(super) async fn until_asked(&self, principal: PrincipalKey, link: &Arc<Link>, task: &str) -> (ParkId, Json) {
+    pub(super) async fn until_asked(
+        &self,
+        principal: PrincipalKey,
+        link: &Arc<Link>,
+        task: Asked<'_>,
+    ) -> (ParkId, Json) {
         let mut more = self.more.subscribe();
         loop {
             more.borrow_and_update();

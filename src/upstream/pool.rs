@@ -209,6 +209,22 @@ impl<T> Pool<T> {
         own.filter_map(|(_, slot)| slot.cell.get().cloned()).collect()
     }
 
+    /// This very one among those of whoever asks, whatever was declared to it, and what that was; none is made for it.
+    pub(super) fn lease_this(&self, key: &Key, is_it: impl Fn(&T) -> bool) -> Option<(Askable, Lease<T>)> {
+        let slots = self.lock();
+        let mut own = slots.iter().filter(|(other, _)| Key { askable: key.askable, ..(*other).clone() } == *key);
+        own.find_map(|(other, slot)| {
+            let value = Arc::clone(slot.cell.get().filter(|value| is_it(value))?);
+            slot.users.fetch_add(1, Ordering::AcqRel);
+            Some((other.askable, Lease { value, user: Some(User(Arc::clone(slot))) }))
+        })
+    }
+
+    /// Whether this very one is anybody's.
+    pub(super) fn has(&self, is_it: impl Fn(&T) -> bool) -> bool {
+        self.lock().values().any(|slot| slot.cell.get().is_some_and(|value| is_it(value)))
+    }
+
     /// The one for a key, if there is one.
     pub(super) fn held(&self, key: &Key) -> Option<Arc<T>> {
         self.lock().get(key).and_then(|slot| slot.cell.get().cloned())
@@ -346,6 +362,22 @@ mod tests {
         let nobody = Key::of(&Access::bare(), Isolation::Shared, Askable::NOTHING);
         drop(lease(&pool, &nobody, 4).await.unwrap());
         assert_eq!(pool.latest(&nobody), None, "what is nobody's declares nothing");
+    }
+
+    #[tokio::test]
+    async fn one_that_is_asked_for_by_itself_is_found_whatever_was_declared_to_it_and_only_by_whose_it_is() {
+        let pool = Pool::new(1);
+        let key = |n, askable| Key::of(&access(n, AuthorizationContext::Gateway), Isolation::Principal, askable);
+        let forms = Askable::NOTHING.with(InputKind::Form);
+        drop(lease(&pool, &key(1, forms), 1).await.unwrap());
+        assert!(pool.lease_this(&key(1, Askable::NOTHING), |value| *value == 2).is_none(), "another life of it");
+        assert!(pool.lease_this(&key(2, forms), |value| *value == 1).is_none(), "another's");
+        let (declared, held) = pool.lease_this(&key(1, Askable::NOTHING), |value| *value == 1).unwrap();
+        assert_eq!((declared, *held), (forms, 1));
+        assert!(lease(&pool, &key(2, forms), 2).await.is_err(), "it is in use");
+        drop(held);
+        assert_eq!(*lease(&pool, &key(2, forms), 2).await.unwrap(), 2);
+        assert!(pool.has(|value| *value == 2) && !pool.has(|value| *value == 1));
     }
 
     #[tokio::test]

@@ -83,7 +83,7 @@ impl Parcel {
     ) -> Option<Arc<Asker>> {
         let principal = self.access.principal.filter(|_| askable.is_any() && self.is_asked_within())?;
         let task = self.outgoing.params.value().as_object().and_then(|params| params.get("taskId"));
-        let task = task.and_then(Value::as_str).map(Into::into);
+        let task = task.and_then(Value::as_str).map(|task| (task.into_owned(), self.outgoing.process));
         Some(Asker::new(askable, principal, link, replies, Pause::new(permit.take(), unanswered), task))
     }
 }

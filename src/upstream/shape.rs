@@ -146,6 +146,7 @@ mod tests {
             headers: Vec::new(),
             progress_token: None,
             last_words: None,
+            process: None,
         }
     }
 

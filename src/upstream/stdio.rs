@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::answer::Waiting;
+use super::answer::{Waiting, outliving};
 use super::attribution::Unanswered;
 use super::drive::{self, Patience};
 use super::duplex::{Duplex, Holder};
@@ -26,8 +26,9 @@ use super::shape::Believed;
 use super::{Access, process, shape, told};
 use crate::config::TransportConfig;
 use crate::delegate::Handed;
+use crate::ids::ProcessId;
 use crate::limit;
-use crate::outcome::{Failure, Outcome, Reason};
+use crate::outcome::{Failure, Outcome, Reason, Refusal};
 use crate::wire::mcp::Era;
 use crate::wire::{Askable, Json, Message};
 
@@ -45,6 +46,8 @@ pub(super) struct Stdio {
 /// A process that has answered.
 #[derive(Debug)]
 pub(super) struct Running {
+    /// Which life of a process it is.
+    id: ProcessId,
     pub(super) process: Arc<Duplex>,
     pub(super) facts: ServerFacts,
     /// From which level on it was asked for log messages.
@@ -78,10 +81,20 @@ impl Stdio {
         patience: Patience,
         permit: &mut Option<Permit>,
     ) -> Result<Opened, Failure> {
-        let askable = self.askable(parcel).await?;
         let mut tries = 0;
-        let (answers, asker) = loop {
-            let running = self.process_for(&parcel.access, askable).await?;
+        let (answers, asker, id) = loop {
+            let (askable, running) = match parcel.outgoing.process {
+                None => {
+                    let askable = self.askable(parcel).await?;
+                    (askable, self.process_for(&parcel.access, askable).await?)
+                }
+                Some(process) => match self.this(process, &parcel.access)? {
+                    Some(found) => found,
+                    // None is started for it: what it made is gone, whatever another one has under the same name.
+                    None => return Ok(Opened::Done(Refusal::new(Reason::TargetUnknown).into())),
+                },
+            };
+            let id = running.id;
             if let Some(ids) = told::wanted(parcel, askable) {
                 return Ok(told::by_peer(running, ids, patience).await);
             }
@@ -103,7 +116,7 @@ impl Stdio {
             let asker = parcel.asker(&self.link, askable, Arc::clone(&running.process), permit, unanswered.clone());
             let asks = parcel.is_asked_within().then_some((askable, unanswered));
             match Duplex::ask(running, waiting, &message, permit.take(), asks) {
-                Ok(answers) => break (answers, asker),
+                Ok(answers) => break (answers, asker, id),
                 Err(failure) => {
                     if shared.process.closed().is_some() {
                         self.processes.remove(&key, &shared);
@@ -116,7 +129,19 @@ impl Stdio {
                 }
             }
         };
-        Ok(drive::drive(answers, patience, patience.first_byte, asker).await)
+        Ok(drive::drive(answers, patience, patience.first_byte, asker).await.at(id))
+    }
+
+    /// This very process, if it lives and is whoever asks's, and what was declared to it.
+    fn this(&self, process: ProcessId, access: &Access) -> Result<Option<(Askable, Lease<Running>)>, Failure> {
+        let key = self.key(access, Askable::NOTHING);
+        let found = self.processes.lease_this(&key, |running| running.is(process));
+        if let (Some((_, running)), Some(handed)) = (&found, self.handed(access)?)
+            && let Some(hand) = &running.hand
+        {
+            hand.renew(handed)?;
+        }
+        Ok(found)
     }
 
     /// What is declared to the process at its start, and so keeps processes apart. A modern one is told with each
@@ -139,6 +164,7 @@ impl Stdio {
             era,
             believed: Believed::of(era, || parcel.askable(&self.link)),
             theirs: parcel.outgoing.progress_token.clone(),
+            outliving: outliving(&parcel.outgoing, parcel.leg, era),
             listening: parcel.listening,
             hub: Arc::clone(&self.link.hub),
             updates: None,
@@ -302,7 +328,7 @@ impl Stdio {
         let Some((process, private)) = launched.0.take() else {
             return Err(Failure::before(Reason::Internal, "a process was lost at its start").into());
         };
-        Ok(Running { process, facts, level: SessionLevel::new(), private, hand })
+        Ok(Running { id: ProcessId::new(), process, facts, level: SessionLevel::new(), private, hand })
     }
 
     async fn initialize(
@@ -346,6 +372,11 @@ impl Stdio {
 }
 
 impl Running {
+    /// Whether it is this very process, and lives.
+    pub(super) fn is(&self, process: ProcessId) -> bool {
+        self.id == process && self.process.closed().is_none()
+    }
+
     /// Ends the process, and waits for that.
     pub(super) async fn end(&self, stdio: &Stdio, why: End) {
         if !self.process.was_dismissed() && self.process.closed().is_none() {

@@ -22,13 +22,26 @@ use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::meta;
 use crate::wire::{Askable, Json, Message, Value};
 
+/// Where a listen of ours names the tokens of progress of tasks of 2025-11-25: like them it never leaves the gateway.
+pub const PROGRESS_OF_2025: &str = "dev.bailiwick/progress";
+
+/// What a listen names.
+pub(super) struct Named {
+    tasks: Vec<String>,
+    /// Our tokens of their progress.
+    tokens: Vec<String>,
+}
+
 /// The tasks that a request wants to hear of, where its server tells of tasks without being asked: of the extension, if
 /// that was declared, and of 2025-11-25.
-pub(super) fn wanted(parcel: &Parcel, declared: Askable) -> Option<Vec<String>> {
+pub(super) fn wanted(parcel: &Parcel, declared: Askable) -> Option<Named> {
     let params = parcel.outgoing.params.value().as_object().filter(|_| parcel.listening && !parcel.errand);
     let named = |key| member(params, "notifications", key);
     let ids = named("taskIds").filter(|_| declared.has_tasks()).or_else(|| named(OF_2025))?;
-    Some(ids.as_array()?.filter_map(|id| id.as_str().map(Into::into)).collect())
+    let texts = |all: Value<'_>| -> Option<Vec<String>> {
+        Some(all.as_array()?.filter_map(|one| one.as_str().map(Into::into)).collect())
+    };
+    Some(Named { tasks: texts(ids)?, tokens: named(PROGRESS_OF_2025).and_then(texts).unwrap_or_default() })
 }
 
 /// Tasks of 2025-11-25 are named in words of ours, which no server is to read.
@@ -50,7 +63,7 @@ pub(super) async fn in_session(
     http: &Arc<Http>,
     session: Lease<Session>,
     askable: Askable,
-    ids: Vec<String>,
+    named: Named,
     patience: Patience,
 ) -> Opened {
     let mut stream = session.own_stream.subscribe();
@@ -63,13 +76,13 @@ pub(super) async fn in_session(
         return Opened::Done(Outcome::Failed(failure));
     }
     let updates = session.updates.subscribe();
-    listen(Told { updates, lost: Lost::Stream(stream), ids, begun: false, _held: session }, patience).await
+    listen(Told { updates, lost: Lost::Stream(stream), named, begun: false, _held: session }, patience).await
 }
 
 /// Listens to a process, or to the one stream that a session of 2024-11-05 is.
-pub(super) async fn by_peer(peer: impl Holder, ids: Vec<String>, patience: Patience) -> Opened {
+pub(super) async fn by_peer(peer: impl Holder, named: Named, patience: Patience) -> Opened {
     let (updates, over) = (peer.duplex().updates.subscribe(), peer.duplex().over.clone());
-    listen(Told { updates, lost: Lost::Peer(over), ids, begun: false, _held: peer }, patience).await
+    listen(Told { updates, lost: Lost::Peer(over), named, begun: false, _held: peer }, patience).await
 }
 
 async fn listen<L: Send + 'static>(told: Told<L>, patience: Patience) -> Opened {
@@ -79,7 +92,7 @@ async fn listen<L: Send + 'static>(told: Told<L>, patience: Patience) -> Opened 
 struct Told<L> {
     updates: broadcast::Receiver<Message>,
     lost: Lost,
-    ids: Vec<String>,
+    named: Named,
     begun: bool,
     /// The session or peer stays for as long as somebody listens.
     _held: L,
@@ -105,7 +118,7 @@ impl<L: Send + 'static> Answers for Told<L> {
     async fn draw(&mut self) -> Signal {
         if !self.begun {
             self.begun = true;
-            let agreed = serde_json::json!({ "notifications": { "taskIds": self.ids } });
+            let agreed = serde_json::json!({ "notifications": { "taskIds": self.named.tasks } });
             let agreed = Message::notification("notifications/subscriptions/acknowledged", Some(&Json::of(&agreed)));
             return Signal::Event(Event::Notification(agreed));
         }
@@ -119,9 +132,13 @@ impl<L: Send + 'static> Answers for Told<L> {
                 let failure = Failure::after(Reason::UpstreamClosed, "something that it told may have been missed");
                 return Signal::Event(Event::Done(Outcome::Failed(failure)));
             };
-            let named = message.params().and_then(|params| params.get("taskId")).and_then(Value::as_str);
-            let is_wanted = named.is_some_and(|named| self.ids.iter().any(|id| *id == *named));
-            if matches!(&*message.method(), "notifications/tasks" | meta::TASK_STATUS) && is_wanted {
+            let (key, wanted) = match &*message.method() {
+                "notifications/tasks" | meta::TASK_STATUS => ("taskId", &self.named.tasks),
+                "notifications/progress" => (meta::PROGRESS_TOKEN, &self.named.tokens),
+                _ => continue,
+            };
+            let named = message.params().and_then(|params| params.get(key)).and_then(Value::as_str);
+            if named.is_some_and(|named| wanted.iter().any(|one| *one == *named)) {
                 return Signal::Event(Event::Notification(message));
             }
         }

@@ -250,6 +250,7 @@ impl Topic {
             headers: Vec::new(),
             progress_token: None,
             last_words: None,
+            process: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::last_words::LastWords;
 use super::value::Json;
+use crate::ids::ProcessId;
 
 /// A request on its way to an upstream: the upstream's own names, our `_meta` removed.
 #[derive(Debug, Clone)]
@@ -21,4 +22,6 @@ pub struct Outgoing {
     pub progress_token: Option<Json>,
     /// Where the client leaves its words should it cancel; a modern one has none.
     pub last_words: Option<LastWords>,
+    /// The one process that can answer it; whatever another one has under the same name is something else.
+    pub process: Option<ProcessId>,
 }

@@ -78,6 +78,9 @@ fn experimental(request: &Reached, state: &Task) -> peer::Answer {
         "tasks/get" if state.get("broken").is_some() => peer::error(-32603, "it is broken"),
         "tasks/get" if known => {
             task["status"] = state["status"].clone();
+            if let Some(said) = state.get("statusMessage") {
+                task["statusMessage"] = said.clone();
+            }
             Ok(task)
         }
         "tasks/cancel" if known && state["status"] != "working" => peer::error(-32602, "it is over"),

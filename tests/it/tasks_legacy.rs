@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Client, Stream};
+use crate::support::client::{Answer, Client, Stream};
 use crate::support::eventually;
 use crate::support::peer::{Peer, Reached};
 use crate::support::scripted::tool;
@@ -14,7 +14,7 @@ use crate::tasks::{
 };
 
 /// A server of 2025-11-25 that announces the extension.
-async fn extended(state: &Task) -> Peer {
+pub async fn extended(state: &Task) -> Peer {
     let state = Arc::clone(state);
     let tools = json!([tool("job"), tool("plain")]);
     Peer::legacy(json!({ "extensions": { EXTENSION: {} } }), tools, move |request| {
@@ -201,6 +201,7 @@ def say(message):
 
 TASK = {"taskId": "inner-7f3a", "status": "working", "createdAt": "2026-11-24T10:00:00Z",
         "lastUpdatedAt": "2026-11-24T10:00:00Z", "ttl": None}
+token = None
 for line in sys.stdin:
     message = json.loads(line)
     method, id, params = message.get("method"), message.get("id"), message.get("params", {})
@@ -211,10 +212,15 @@ for line in sys.stdin:
         tools = [{"name": "either", "execution": {"taskSupport": "optional"}}, {"name": "nudge"}, {"name": "end"}]
         say({"id": id, "result": {"tools": [{**tool, "inputSchema": {"type": "object"}} for tool in tools]}})
     elif method == "tools/call" and "task" in params:
+        token = params.get("_meta", {}).get("progressToken")
+        if token is not None:
+            say({"method": "notifications/progress", "params": {"progressToken": token, "progress": 0.25}})
         say({"id": id, "result": {"task": TASK}})
     elif method == "tools/call":
         status = "completed" if params["name"] == "end" else "working"
         say({"method": "notifications/tasks/status", "params": {**TASK, "status": status, "statusMessage": "nudged"}})
+        if token is not None:
+            say({"method": "notifications/progress", "params": {"progressToken": token, "progress": 0.50, "odd": 1.5}})
         say({"id": id, "result": {"content": []}})
     elif method == "tasks/get":
         say({"id": id, "result": {**TASK, "odd": 1.5}})
@@ -277,6 +283,67 @@ async fn what_a_process_tells_of_a_task_reaches_the_legacy_client_that_follows_o
         "{}",
         result.text
     );
+}
+
+/// The first progress that is heard of, which is said again and again: it is listened for by and by.
+async fn progress(stream: &mut Stream, tell: impl AsyncFn()) -> Value {
+    for _ in 0..100 {
+        tell().await;
+        while let Some(told) = stream.next_within(Duration::from_millis(100)).await {
+            if told["method"] == "notifications/progress" {
+                return told["params"].clone();
+            }
+        }
+    }
+    panic!("nothing was told of its progress")
+}
+
+/// A task of 2025-11-25 that the client asked for, and wants to hear the progress of.
+async fn report(client: &Client, session: &str) -> Answer {
+    let params = json!({ "name": "tools__either", "arguments": {}, "task": {}, "_meta": { "progressToken": "mine" } });
+    client.legacy(session, "tools/call", params).await
+}
+
+#[tokio::test]
+async fn how_far_a_task_is_reaches_the_legacy_client_that_follows_it_for_as_long_as_it_goes_on() {
+    let (issuer, _state, upstream, gateway, client) = started(experiment, working()).await;
+    let bob = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
+    let sessions = [client.initialize("2025-11-25").await.1, bob.initialize("2025-11-25").await.1];
+    let mut stream = own_stream(&client, &sessions[0]).await;
+    let mut others = own_stream(&bob, &sessions[1]).await;
+    report(&client, &sessions[0]).await;
+    report(&bob, &sessions[1]).await;
+    let tokens = upstream.reached("tools/call");
+    let [token, other] = [0, 1].map(|at| tokens[at].params["_meta"]["progressToken"].clone());
+    assert!(token.is_string() && token != other && token != "mine", "{token} {other}");
+    let tell = async || {
+        upstream.tell_progress(json!({ "progressToken": "mine", "progress": 1 }));
+        upstream.tell_progress(json!({ "progressToken": token, "progress": 0.5, "odd": 1.5,
+            "_meta": { "x": 1, "io.modelcontextprotocol/related-task": { "taskId": INNER } } }));
+    };
+    let told = progress(&mut stream, tell).await;
+    assert_eq!(told, json!({ "progressToken": "mine", "progress": 0.5, "odd": 1.5, "_meta": { "x": 1 } }));
+    while let Some(told) = others.next_within(Duration::from_millis(200)).await {
+        assert_ne!(told["method"], "notifications/progress", "another's: {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_tells_how_far_a_task_is_within_its_call_and_after_it() {
+    crate::needs_python!();
+    let (_issuer, _directory, _gateway, client) = started_process(EXPERIMENT, |setup| setup).await;
+    let (_, session) = client.initialize("2025-11-25").await;
+    let mut stream = own_stream(&client, &session).await;
+    let created = report(&client, &session).await;
+    assert!(created.result()["task"]["taskId"].is_string(), "{}", created.text);
+    assert_eq!(created.messages[0]["params"], json!({ "progressToken": "mine", "progress": 0.25 }), "{}", created.text);
+    let nudge = async || {
+        let params = json!({ "name": "tools__nudge", "arguments": {} });
+        let nudged = client.legacy(&session, "tools/call", params).await;
+        assert!(!nudged.text.contains("notifications/progress"), "not that call's: {}", nudged.text);
+    };
+    let told = progress(&mut stream, nudge).await;
+    assert_eq!(told, json!({ "progressToken": "mine", "progress": 0.5, "odd": 1.5 }));
 }
 
 /// A process of 2026-07-28 with the extension, which tells those who listen when its task is cancelled.

@@ -24,6 +24,7 @@ use crate::wire::{Json, Message, Object, Value};
 /// A task that the gateway follows.
 pub struct Followed {
     bearer: Bearer,
+    target: Target,
     /// The client's own, if it wants to hear of progress.
     progress_token: Option<Json>,
     deadline: Instant,
@@ -39,6 +40,8 @@ enum Seen {
     /// It goes on; what it says of itself.
     GoesOn(Option<String>),
     Over(Outcome),
+    /// The process that had it is gone.
+    Lost,
 }
 
 impl Followed {
@@ -46,6 +49,7 @@ impl Followed {
     pub fn new(bearer: Bearer, target: &Target, request: &Request, round: u32, task: Option<Object<'_>>) -> Self {
         Self {
             bearer,
+            target: target.clone(),
             progress_token: super::progress_token(request),
             deadline: Instant::now() + target.server().health.call_timeout,
             pause: task.map_or(limit::TASK_POLL_MIN, shape::pause),
@@ -81,8 +85,8 @@ impl Followed {
 
     async fn until_over(&mut self, sender: &mpsc::Sender<Event>) -> Outcome {
         let mut decisions = self.bearer.gateway.decisions();
+        let mut next = Instant::now() + self.pause;
         loop {
-            let next = Instant::now() + self.pause;
             if next >= self.deadline {
                 self.bearer.ask("tasks/cancel").await;
                 return Outcome::Failed(Failure::after(
@@ -92,11 +96,11 @@ impl Followed {
             }
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
-                // What was taken back ends it now, and not when it is asked next.
+                // What was taken back ends it now, and not when it is asked next; decisions of others do not put that off.
                 Ok(()) = decisions.changed() => {
-                    if let Err(refusal) = self.bearer.gateway.still_trusted(&self.bearer.caller) {
+                    if let Some(reason) = self.taken_back() {
                         let detail = "access was taken back while its task was followed";
-                        return Outcome::Failed(Failure::after(refusal.reason, detail));
+                        return Outcome::Failed(Failure::after(reason, detail));
                     }
                     continue;
                 }
@@ -109,6 +113,11 @@ impl Followed {
                     }
                     return outcome;
                 }
+                // There is nothing to cancel.
+                Seen::Lost => {
+                    let detail = "the process that had its task is gone";
+                    return Outcome::Failed(Failure::after(Reason::UpstreamClosed, detail));
+                }
                 Seen::GoesOn(state) => {
                     if let Some(message) = self.progress(state)
                         && sender.send(Event::Notification(message)).await.is_err()
@@ -118,7 +127,20 @@ impl Followed {
                     }
                 }
             }
+            next = Instant::now() + self.pause;
         }
+    }
+
+    /// Why its caller may not wait for it any more, or nobody may.
+    fn taken_back(&self) -> Option<Reason> {
+        let Bearer { gateway, caller, .. } = &self.bearer;
+        if let Err(refusal) = gateway.still_trusted(caller) {
+            return Some(refusal.reason);
+        }
+        if gateway.is_barred(self.target.server_id()) {
+            return Some(Reason::ServerRevoked);
+        }
+        gateway.authorize_following(caller, self.target.clone()).err().map(|denied| denied.refusal.reason)
     }
 
     async fn look(&mut self) -> Seen {
@@ -129,6 +151,7 @@ impl Followed {
             Outcome::Failed(failure) if is_passing(failure.reason) => self.try_later(),
             Outcome::Refused(refusal) if is_passing(refusal.reason) => self.try_later(),
             Outcome::Task(_) => Seen::Over(super::unoffered()),
+            Outcome::Refused(refusal) if refusal.reason == Reason::TargetUnknown && self.bearer.is_lost() => Seen::Lost,
             outcome => Seen::Over(outcome),
         }
     }

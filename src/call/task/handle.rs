@@ -2,17 +2,19 @@
 //!
 //! Keeps nothing: what is needed stands in the id. Refuses to know what a task does. Invariant: an id leads
 //! to the server and the tool whose call became the task, for the principal who called it and nobody else,
-//! and never to another server that was given the same name.
+//! and never to another server that was given the same name, nor to another process than the one that made it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Target, TaskDialect};
+use crate::config::TransportConfig;
 use crate::delegate::server_revision;
-use crate::ids::{CallId, Digest, MandateId, PrincipalKey, ReplicaId, ServerId};
+use crate::ids::{CallId, Digest, LegId, MandateId, PrincipalKey, ProcessId, ReplicaId, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::wire::handle::Sealer;
 use crate::wire::voids::Holder;
+use crate::wire::{Json, Source};
 
 const PURPOSE: &str = "task";
 
@@ -40,6 +42,22 @@ pub struct Handle {
     /// The mandate that the call was part of.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     mandate: Option<MandateId>,
+    /// The process that alone has it: another one may have begun to count anew.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    process: Option<String>,
+    /// How its progress is told, where its client wants to hear of that.
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    progress: Option<Progress>,
+}
+
+/// Under which token a server of 2025-11-25 tells of a task's progress for as long as the task goes on, and which one its
+/// client gave, in its own spelling.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Progress {
+    #[serde(rename = "o")]
+    ours: String,
+    #[serde(rename = "t")]
+    theirs: String,
 }
 
 impl Handle {
@@ -66,13 +84,41 @@ impl Handle {
             task: task.to_owned(),
             home: home.map(|replica| replica.to_string()),
             mandate: None,
+            process: None,
+            progress: None,
         })
+    }
+
+    /// The same of a task that this process made.
+    #[must_use]
+    pub fn made_by(self, process: Option<ProcessId>) -> Self {
+        Self { process: process.map(|process| process.to_string()), ..self }
     }
 
     /// The same of a call that was part of a mandate.
     #[must_use]
     pub fn under(self, mandate: Option<&MandateId>) -> Self {
         Self { mandate: mandate.cloned(), ..self }
+    }
+
+    /// The same of a task whose client gave this token for its progress, in a call that was sent as this leg.
+    #[must_use]
+    pub fn reported(self, leg: LegId, theirs: Option<Json>) -> Self {
+        let theirs = theirs.filter(|theirs| theirs.as_bytes().len() <= limit::TASK_TOKEN_BYTES_MAX);
+        let progress = |theirs: Json| Progress { ours: leg.to_string(), theirs: theirs.as_str().to_owned() };
+        Self { progress: theirs.map(progress), ..self }
+    }
+
+    /// Under which token its server tells of its progress.
+    #[must_use]
+    pub fn progress_token(&self) -> Option<&str> {
+        self.progress.as_ref().map(|progress| progress.ours.as_str())
+    }
+
+    /// The token that its client gave for that.
+    #[must_use]
+    pub fn clients_token(&self) -> Option<Json> {
+        Json::parse(self.progress.as_ref()?.theirs.as_str(), Source::Client).ok()
     }
 
     /// The mandate that the call was part of.
@@ -101,12 +147,21 @@ impl Handle {
         serde_json::from_slice(&sealer.open(PURPOSE, principal, id)?).ok()
     }
 
-    /// Whether a target is the tool whose call became the task, at the server where it did.
+    /// Whether a target is the tool whose call became the task, at the server where it did. Of processes only one has it,
+    /// so an id that does not say which is nobody's.
     #[must_use]
     pub fn is_of(&self, target: &Target) -> bool {
+        let is_process = matches!(target.server().transport, TransportConfig::Stdio { .. });
         *target.server_id() == self.server
             && target.name() == self.tool
             && server_revision(target.server()) == self.revision
+            && (!is_process || self.process().is_some())
+    }
+
+    /// The process that alone has it.
+    #[must_use]
+    pub fn process(&self) -> Option<ProcessId> {
+        self.process.as_deref()?.parse().ok()
     }
 
     /// The replica that alone can ask for it.
@@ -170,6 +225,8 @@ mod tests {
             task: task.to_owned(),
             home: None,
             mandate: None,
+            process: Some(ProcessId::new().to_string()),
+            progress: Some(Progress { ours: LegId::new().to_string(), theirs: "\"m\\u0069ne\"".to_owned() }),
         }
     }
 
@@ -201,6 +258,31 @@ mod tests {
         assert!(Handle::open(&sealer(1), principal("alice"), &other).is_none());
         let odd = sealer(1).seal(PURPOSE, principal("alice"), b"{}").unwrap();
         assert!(Handle::open(&sealer(1), principal("alice"), &odd).is_none());
+    }
+
+    #[test]
+    fn the_token_of_a_client_is_kept_as_it_spells_it_where_it_is_no_longer_than_that() {
+        let kept = |token: &str| {
+            let token = Json::parse(token, Source::Client).unwrap();
+            let handle = handle("t", "1").reported(LegId::new(), Some(token));
+            handle.clients_token().map(|token| token.as_str().to_owned())
+        };
+        for token in ["7", "1.50", r#""m\u0069ne""#] {
+            assert_eq!(kept(token).as_deref(), Some(token));
+        }
+        let longest = format!("\"{}\"", "x".repeat(limit::TASK_TOKEN_BYTES_MAX - 2));
+        assert_eq!(kept(&longest), Some(longest.clone()));
+        assert_eq!(kept(&longest.replacen('x', "xx", 1)), None);
+    }
+
+    #[test]
+    fn an_id_of_before_names_no_process_and_no_token() {
+        let old = r#"{"s":"s","r":"REVISION","n":"t","c":"c","d":"Extension","i":"1"}"#;
+        let revision = serde_json::to_value(Digest::sha256(b"r")).unwrap();
+        let old = old.replace("REVISION", revision.as_str().unwrap());
+        let old = old.replace("\"Extension\"", &serde_json::to_string(&TaskDialect::Extension).unwrap());
+        let old: Handle = serde_json::from_str(&old).unwrap();
+        assert_eq!((old.process(), old.progress_token(), old.task()), (None, None, "1"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
 use crate::guard::{Charge, Wanted};
 use crate::identity::Caller;
-use crate::ids::{ParkId, RevocationEpoch};
+use crate::ids::{ParkId, ProcessId, RevocationEpoch};
 use crate::outcome::{Failure, Outcome, Reason, Refusal};
 use crate::record::Entry;
 use crate::telemetry::Trace;
@@ -231,13 +231,24 @@ impl Bearer {
     /// What the task asks its client, while something waits for the answer.
     pub fn asked(&self) -> Option<(ParkId, Json)> {
         let upstreams = self.gateway.upstreams();
-        upstreams.asked_by_task(self.handle.server(), self.caller.principal(), self.handle.task())
+        upstreams.asked_by_task(self.handle.server(), self.caller.principal(), self.own())
+    }
+
+    /// The server's own id of it, and the process that has it.
+    fn own(&self) -> (&str, Option<ProcessId>) {
+        (self.handle.task(), self.handle.process())
+    }
+
+    /// Whether the process that had it is gone, and the task with it.
+    pub fn is_lost(&self) -> bool {
+        let lives = |process| self.gateway.upstreams().lives(self.handle.server(), process);
+        self.handle.process().is_some_and(|process| !lives(process))
     }
 
     /// Waits until the task asks something.
     pub async fn until_asked(&self) {
         let upstreams = self.gateway.upstreams();
-        upstreams.until_task_asks(self.handle.server(), self.caller.principal(), self.handle.task()).await;
+        upstreams.until_task_asks(self.handle.server(), self.caller.principal(), self.own()).await;
     }
 
     /// Whether the client may be asked this now.
@@ -308,6 +319,7 @@ impl Bearer {
             headers: self.headers.iter().filter(|(name, _)| server.forward_headers.contains(name)).cloned().collect(),
             progress_token: None,
             last_words: None,
+            process: self.handle.process(),
         }
     }
 }

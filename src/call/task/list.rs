@@ -194,6 +194,10 @@ async fn listed(gateway: &Arc<Gateway>, caller: &Caller, request: &Request) -> R
     let asked = tasks.into_iter().take(count).filter_map(|task| {
         let handle = Handle::open(gateway.sealer(), caller.principal(), &task.id)?;
         let bearer = Bearer::new(gateway, caller, request, handle);
+        if bearer.is_lost() {
+            given.remove(caller.principal(), task.number);
+            return None;
+        }
         Some(async move { (task, Box::pin(bearer.ask("tasks/get")).await) })
     });
     let answered: Vec<_> = stream::iter(asked).buffered(limit::TASKS_LISTED_AT_ONCE_MAX).collect().await;

@@ -5,6 +5,7 @@
 //! listen was authorized and is on the record, each notification is looked at as an answer to `tasks/get` is,
 //! and nobody hears of the task of a tool that was taken away.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,9 +22,9 @@ use crate::identity::Caller;
 use crate::limit;
 use crate::outcome::{Outcome, Reason};
 use crate::telemetry::Trace;
-use crate::upstream::{Event, Exchange, TASKS_OF_2025};
+use crate::upstream::{Event, Exchange, PROGRESS_OF_2025, TASKS_OF_2025};
 use crate::wire::mcp::{Era, meta};
-use crate::wire::{Edit, Json, Message, Value};
+use crate::wire::{Edit, Json, Message, Value, notification_without_own_keys};
 
 /// One task that a stream hears of.
 pub struct TaskTopic {
@@ -151,6 +152,15 @@ impl TaskTopic {
                             return true;
                         }
                     }
+                    // As text of its server it is looked at where the task is asked for.
+                    Event::Notification(message) if !open.is_labelled => {
+                        if let Some(report) = self.report(&message) {
+                            silent.as_mut().reset(tokio::time::Instant::now() + limit::SESSION_IDLE);
+                            if tell.send(report).await.is_err() {
+                                return true;
+                            }
+                        }
+                    }
                     Event::Notification(_) | Event::StreamClosed => {}
                     Event::Done(_) => return false,
                 },
@@ -162,6 +172,18 @@ impl TaskTopic {
     fn is_told_by(&self, message: &Message) -> bool {
         message.method() == self.method()
             && message.params().and_then(shape::id).as_deref() == Some(self.bearer.handle.task())
+    }
+
+    /// How far the task is, under the token that its client gave for that.
+    fn report(&self, message: &Message) -> Option<Message> {
+        let params = message.params().filter(|_| message.method() == PROGRESS)?;
+        let token = params.get(meta::PROGRESS_TOKEN).and_then(Value::as_str)?;
+        let theirs = self.bearer.handle.clients_token()?;
+        if self.bearer.handle.progress_token() != Some(&*token) {
+            return None;
+        }
+        let told = Message::notification(PROGRESS, Some(&params.edited(&[Edit::Set(meta::PROGRESS_TOKEN, theirs)])));
+        Some(super::without_id(notification_without_own_keys(told)))
     }
 
     /// Tells what the server told; answers whether that was the end, or nobody hears.
@@ -222,7 +244,10 @@ impl TaskTopic {
             again: false,
         };
         let named = if self.is_of_2025() { TASKS_OF_2025 } else { "taskIds" };
-        let wanted = Json::of(&serde_json::json!({ "notifications": { named: [self.bearer.handle.task()] } }));
+        let token = self.bearer.handle.progress_token().filter(|_| self.is_of_2025());
+        let token = token.map(|token| (PROGRESS_OF_2025, [token]));
+        let wanted: BTreeMap<_, _> = token.into_iter().chain([(named, [self.bearer.handle.task()])]).collect();
+        let wanted = Json::of(&serde_json::json!({ "notifications": wanted }));
         let question = Question { method: LISTEN, own: wanted.value().as_object(), ..Question::plain(LISTEN) };
         let (entry, mut exchange) = match self.bearer.open(&question, &mut trail).await {
             Ok(opened) => opened,
@@ -255,4 +280,5 @@ impl TaskTopic {
 }
 
 pub(super) const LISTEN: &str = "subscriptions/listen";
+const PROGRESS: &str = "notifications/progress";
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";

@@ -194,7 +194,7 @@ pub fn after(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, then: The
                     None => result,
                 })),
                 (Some(task), Augmented::ByClient) => {
-                    After::Deliver(ended(asked_for(gateway, grant, request, &result, task)))
+                    After::Deliver(ended(asked_for(gateway, grant, request, then, (&result, task))))
                 }
                 (Some(task), _) => {
                     let task = shape::modern(task, "task", &shape::id(task).unwrap_or_default(), None);
@@ -221,7 +221,7 @@ fn became(
     let id = shape::id(object).unwrap_or_default();
     let home = bound::here(gateway, grant.target().server(), dialect == TaskDialect::Experiment);
     let handle = match Handle::new(grant.target(), grant.leg().call, dialect, &id, home) {
-        Ok(handle) => handle.under(grant.mandate().map(|held| &held.mandate().id)),
+        Ok(handle) => handle.made_by(then.process).under(grant.mandate().map(|held| &held.mandate().id)),
         Err(failure) => return After::Deliver(Outcome::Failed(failure)),
     };
     if declared {
@@ -247,12 +247,14 @@ fn asked_for(
     gateway: &Arc<Gateway>,
     grant: &Grant,
     request: &Request,
-    result: &Json,
-    task: Object<'_>,
+    then: Then,
+    (result, task): (&Json, Object<'_>),
 ) -> Result<Outcome, Failure> {
     let id = shape::id(task).unwrap_or_default();
     let home = bound::here(gateway, grant.target().server(), true);
     let handle = Handle::new(grant.target(), grant.leg().call, TaskDialect::Experiment, &id, home)?
+        .made_by(then.process)
+        .reported(grant.leg().leg, progress_token(request).filter(|_| then.asking.round == 0))
         .under(grant.mandate().map(|held| &held.mandate().id));
     let id = handle.seal(gateway.sealer(), &holder(gateway, grant))?;
     gateway.given_tasks().add(grant.principal(), &id, task);

@@ -58,6 +58,7 @@ pub(super) async fn ended(
         headers: Vec::new(),
         progress_token: None,
         last_words: None,
+        process: None,
     };
     let recheck = gateway.recheck();
     let entry = gateway.journal().open(Given { cleared, leg: trail.leg.clone(), recheck }, outgoing).await?;

@@ -265,6 +265,7 @@ fn tool_call(name: &str, arguments: Value) -> Outgoing {
         headers: Vec::new(),
         progress_token: None,
         last_words: None,
+        process: None,
     }
 }
 

@@ -80,6 +80,11 @@ impl Peer {
         let _ = self.shared.told.send(("notifications/tasks/status", task));
     }
 
+    /// Tells how far a task is.
+    pub fn tell_progress(&self, progress: Value) {
+        let _ = self.shared.told.send(("notifications/progress", progress));
+    }
+
     /// The requests of that method that arrived.
     pub fn reached(&self, method: &str) -> Vec<Reached> {
         let reached = self.shared.reached.lock().unwrap();
