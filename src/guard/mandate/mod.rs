@@ -24,7 +24,7 @@ use super::Party;
 use super::approval::Token;
 use crate::config::{Budget, Config};
 use crate::identity::Revocations;
-use crate::identity::revoked::{Revocation, RevocationTarget};
+use crate::identity::revoked::{Barred, Revocation, RevocationTarget};
 use crate::ids::{AgentId, Digest, Environment, MandateId, RevocationEpoch, TemplateName};
 use crate::record::mandated::MandateFacts;
 use crate::shelf::Version;
@@ -163,6 +163,24 @@ impl Mandate {
         further || self.agent.as_ref() == Some(agent)
     }
 
+    /// Whether somebody answers for an agent that uses it, or for the key that it is used with.
+    fn is_answered_for_by(&self, owner: &String, config: &Config) -> bool {
+        let facts = self.bearer.as_ref().and_then(|bearer| bearer.facts(false));
+        let client = facts.as_ref().and_then(|facts| facts.client.as_ref());
+        config.agents.iter().filter(|(id, _)| self.is_used_by(id)).any(|(_, agent)| {
+            let theirs = agent.keys.iter().any(|key| key.owner == *owner && Some(&key.id) == client);
+            agent.owner == *owner || theirs
+        })
+    }
+
+    /// Whether an agent that uses it is blocked, or whoever answers for one; `config` as the files say it. What was taken
+    /// back by these names is lifted only once that has ended it.
+    #[must_use]
+    pub fn is_barred(&self, barred: &Barred, config: &Config) -> bool {
+        barred.agents.iter().any(|agent| self.is_used_by(agent))
+            || barred.owners.iter().any(|owner| self.is_answered_for_by(owner, config))
+    }
+
     /// Whether that takes it back, or the access of its holder.
     #[must_use]
     pub fn is_of(&self, revocation: &Revocation, config: &Config) -> bool {
@@ -170,13 +188,7 @@ impl Mandate {
         match &revocation.target {
             RevocationTarget::Mandate(id) => self.id == *id || self.above.contains(id),
             RevocationTarget::Agent(agent) => self.is_used_by(agent),
-            RevocationTarget::Owner(owner) => {
-                config.agents.iter().filter(|(id, _)| self.is_used_by(id)).any(|(_, agent)| {
-                    let client = facts.as_ref().and_then(|facts| facts.client.as_ref());
-                    let theirs = agent.keys.iter().any(|key| key.owner == *owner && Some(&key.id) == client);
-                    agent.owner == *owner || theirs
-                })
-            }
+            RevocationTarget::Owner(owner) => self.is_answered_for_by(owner, config),
             _ => facts.is_some_and(|facts| revocation.covers(&facts)),
         }
     }
