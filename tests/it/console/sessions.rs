@@ -80,7 +80,10 @@ async fn a_session_ends_with_its_person_and_with_signing_out() {
 
 #[tokio::test]
 async fn a_session_of_before_its_person_was_taken_back_is_over_also_where_nobody_looked_while_that_held() {
-    let running = start().await;
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let lifting = format!("clients = [{{ issuer = \"test\", client_id = \"test-admin\" }}]\n{CONSOLE}");
+    let gateway = setup(&issuer, &upstream).admin(&lifting).start().await;
+    let running = Running { issuer, gateway, upstream };
     let mut cid = running.signed_in("cid", &["admins"]).await;
     let mut bob = running.signed_in("bob", &["admins"]).await;
     crate::voided::revoke(&running.gateway, &["subject", "user:test/cid"]);
