@@ -244,6 +244,8 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         issuer_names.push(alias.as_str().to_owned());
         issuers.push(issuer::read(table, alias, (base, loopback_allowed), &mut seen));
     }
+    let understood: Vec<&IssuerConfig> = issuers.iter().flatten().collect();
+    spiffe::hold_vouchers(&top, &seen.endpoints, &understood, understood.len() == issuers.len());
     for injected in &overrides.issuers {
         if issuer_names.iter().any(|name| name == injected.alias.as_str()) {
             let message = format!("the alias `{}` is taken by the development issuer: use another one", injected.alias);

@@ -82,10 +82,31 @@ pub enum BundlePlace {
 pub struct BundleEndpoint {
     /// Where it is.
     pub url: Url,
-    /// Its SPIFFE ID, in the trust domain itself.
+    /// Its SPIFFE ID.
     pub id: String,
-    /// A file with the bundle that is known before anything is fetched.
-    pub first: PathBuf,
+    /// Whose bundle vouches for it.
+    pub known_by: KnownBy,
+}
+
+/// Whose bundle vouches for a bundle endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KnownBy {
+    /// That of the trust domain itself, as it was fetched last; a file has the one that is known before anything is
+    /// fetched.
+    ItsOwn(PathBuf),
+    /// That of another trust domain, which is declared as well and whose workload it is.
+    Another(TrustDomain),
+}
+
+impl SpiffeConfig {
+    /// The other trust domain whose bundle vouches for the endpoint of this one.
+    #[must_use]
+    pub const fn voucher(&self) -> Option<&TrustDomain> {
+        match &self.bundle {
+            BundlePlace::Spiffe(BundleEndpoint { known_by: KnownBy::Another(domain), .. }) => Some(domain),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for BundlePlace {

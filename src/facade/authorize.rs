@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{Desk, Facade, Moment, Parameters, Purpose, answer, client, cookie, page, random, same};
+use crate::ids::RevocationEpoch;
 use crate::limit;
 
 /// A login under way, kept in the browser that it belongs to.
@@ -29,6 +30,9 @@ pub(super) struct Login {
     pub(super) scope: String,
     pub(super) resource: String,
     pub(super) until: Moment,
+    /// The epoch at which it was begun: whoever is taken back since does not finish it.
+    #[serde(skip)]
+    pub(super) since: RevocationEpoch,
 }
 
 impl Facade {
@@ -89,6 +93,7 @@ impl Facade {
             scope: desk.scopes(&bounded("scope")?.unwrap_or_default()),
             resource: resource.to_owned(),
             until: Moment::now().after(limit::FACADE_LOGIN_LIFE),
+            since: desk.epoch,
         })
     }
 
@@ -118,12 +123,13 @@ impl Facade {
     /// The login that this browser has begun.
     pub(super) fn login_of(&self, desk: &Desk<'_>, headers: &HeaderMap) -> Option<Login> {
         let sealed = cookie::read(headers, desk.is_secure)?;
-        let login: Login = self.open(Purpose::Login, desk, "", sealed)?;
-        (login.until > Moment::now()).then_some(login)
+        let (login, since): (Login, _) = self.open(Purpose::Login, (desk, ""), sealed)?;
+        let is_good = login.until > Moment::now() && self.holds(desk, &login.client, since);
+        is_good.then_some(Login { since, ..login })
     }
 
     fn with_login(&self, desk: &Desk<'_>, login: &Login, mut response: Response<Bytes>) -> Response<Bytes> {
-        let sealed = self.seal(Purpose::Login, desk, "", login);
+        let sealed = self.seal(Purpose::Login, (desk, ""), desk.nobody(login.since), login);
         let Some(cookie) = sealed.and_then(|sealed| cookie::set(&sealed, desk.is_secure)) else {
             return page::refused("what the client asks for is too long");
         };

@@ -1,7 +1,8 @@
 //! The way back from the provider.
 //!
 //! Invariants: only the browser that consented comes back, once; an answer that names another issuer is not the
-//! provider's (RFC 9207); the code goes on to the one client that consent was given for, sealed to it.
+//! provider's (RFC 9207); the code goes on to the one client that consent was given for, sealed to it, and is as
+//! old as the login.
 
 use bytes::Bytes;
 use http::Response;
@@ -53,7 +54,7 @@ impl Facade {
             resource: login.resource.clone(),
             until: Moment::now().after(limit::FACADE_CODE_LIFE),
         };
-        match self.seal(Purpose::Code, desk, &login.client, &sealed) {
+        match self.seal(Purpose::Code, (desk, &login.client), desk.nobody(login.since), &sealed) {
             Some(code) => self.send_back(desk, &login, &[("code", &code)]),
             None => self.send_back(desk, &login, &[("error", "server_error")]),
         }

@@ -1,6 +1,7 @@
 //! Clients that registered here (RFC 7591): what they may be called, and where they may be sent back to.
 //!
-//! Invariant: a client id is what was registered, sealed: it cannot be made, changed or used up, and it ends by itself.
+//! Invariant: a client id is what was registered, sealed: it cannot be made, changed or used up, and it ends by itself,
+//! or for good when it is taken back.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -55,7 +56,7 @@ impl Facade {
         let name = asked.get("client_name").and_then(Value::as_str).map(printable).unwrap_or_default();
         let name: String = name.trim().chars().take(limit::FACADE_NAME_CHARACTERS_MAX).collect();
         let client = Client { name, redirects, until: Moment::now().after(limit::FACADE_CLIENT_LIFE) };
-        let Some(id) = self.seal(Purpose::Client, desk, "", &client) else {
+        let Some(id) = self.seal(Purpose::Client, (desk, ""), desk.nobody(desk.epoch), &client) else {
             return answer::error(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "try again");
         };
         let registered = json!({
@@ -70,10 +71,10 @@ impl Facade {
         answer::json(StatusCode::CREATED, &registered)
     }
 
-    /// The client of that id, where it registered here and not too long ago.
+    /// The client of that id, where it registered here, not too long ago, and was not taken back since.
     pub(super) fn client(&self, desk: &Desk<'_>, id: &str) -> Option<Client> {
-        let client: Client = self.open(Purpose::Client, desk, "", id)?;
-        (client.until > Moment::now()).then_some(client)
+        let (client, since): (Client, _) = self.open(Purpose::Client, (desk, ""), id)?;
+        (client.until > Moment::now() && self.holds(desk, &short(id), since)).then_some(client)
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Decides who is sent on to the provider, and where its answer goes. Refuses to issue anything of its own: tokens are
 //! the provider's. Invariants: nobody is sent anywhere who has not consented, on our own page and in this browser, to
-//! exactly this client, this place, this resource and these scopes; what a client got, no other can redeem or refresh; nothing is kept, so that
-//! nobody can fill anything.
+//! exactly this client, this place, this resource and these scopes; what a client got, no other can redeem or refresh;
+//! what was handed out before its client, its person or everything was taken back is void for good; nothing is kept, so
+//! that nobody can fill anything.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,11 +33,12 @@ mod token;
 use crate::config::fresh::FreshSecrets;
 use crate::config::{Config, IssuerConfig, RegistrationConfig, ScopeMode};
 use crate::egress::EgressPolicy;
-use crate::ids::{Digest, IssuerAlias, PrincipalKey, ServerId, network};
+use crate::ids::{Digest, IssuerAlias, PrincipalKey, RevocationEpoch, ServerId, network};
 use crate::limit;
-use crate::outcome::Failure;
+use crate::outcome::{Failure, Stop};
 use crate::record::event::AdminNote;
 use crate::wire::handle::Sealer;
+use crate::wire::voids::{Holder, Mark};
 
 pub use metadata::{WELL_KNOWN, issuer_url};
 
@@ -59,6 +61,12 @@ pub trait Grounds: Send + Sync + 'static {
     fn config(&self) -> Arc<Config>;
     /// Where a provider is reached; nothing while its metadata is not known.
     fn places(&self, alias: &IssuerAlias) -> Option<Places>;
+    /// The epoch of the revocations in force.
+    fn epoch(&self) -> RevocationEpoch;
+    /// The marks of whatever is void once that client of the issuer is taken back.
+    fn marks(&self, alias: &IssuerAlias, client: &str) -> Vec<Mark>;
+    /// Whom a token of the provider's lets in, and what that rests on.
+    fn holder<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Holder, Stop>>;
     /// Records what a client got.
     fn noted<'a>(&'a self, note: &'a AdminNote<'a>) -> BoxFuture<'a, Result<(), Failure>>;
 }
@@ -83,6 +91,8 @@ struct Desk<'a> {
     is_secure: bool,
     config: &'a IssuerConfig,
     registration: &'a RegistrationConfig,
+    /// The epoch at which the request came: what is taken back while it is answered is taken back of its answer.
+    epoch: RevocationEpoch,
 }
 
 /// What a sealed text is for.
@@ -137,7 +147,8 @@ impl Facade {
     {
         let config = self.grounds.config();
         let (alias, what) = path.split_once('/').unwrap_or((path, ""));
-        let Some(desk) = Desk::of(&config, alias) else { return answer::absent() };
+        let epoch = self.grounds.epoch();
+        let Some(desk) = Desk::of(&config, alias).map(|desk| Desk { epoch, ..desk }) else { return answer::absent() };
         let visits = self.visits.get_with(network(peer), Arc::default);
         if visits.fetch_add(1, Ordering::Relaxed) >= limit::FACADE_REQUESTS_PER_MINUTE_MAX {
             return answer::slow_down();
@@ -161,16 +172,33 @@ impl Facade {
         }
     }
 
-    /// Seals something for one purpose, one issuer and whoever else it belongs to.
-    fn seal(&self, purpose: Purpose, desk: &Desk<'_>, owner: &str, content: &impl Serialize) -> Option<String> {
-        let bytes = serde_json::to_vec(content).ok()?;
-        self.sealer.seal(purpose.word(), desk.principal(owner), &bytes).ok()
+    /// Seals something for one purpose, one issuer and whoever else it belongs to; it is void with what it rests on.
+    fn seal(
+        &self,
+        purpose: Purpose,
+        (desk, owner): (&Desk<'_>, &str),
+        rests_on: Holder,
+        content: &impl Serialize,
+    ) -> Option<String> {
+        let holder = rests_on.opened_as(desk.principal(owner));
+        self.sealer.seal_for(purpose.word(), &holder, &serde_json::to_vec(content).ok()?).ok()
     }
 
-    fn open<T: DeserializeOwned>(&self, purpose: Purpose, desk: &Desk<'_>, owner: &str, sealed: &str) -> Option<T> {
-        let max = limit::FACADE_SEALED_BYTES_MAX;
-        let bytes = self.sealer.open_within(purpose.word(), desk.principal(owner), sealed, max)?;
-        serde_json::from_slice(&bytes).ok()
+    fn open<T: DeserializeOwned>(
+        &self,
+        purpose: Purpose,
+        (desk, owner): (&Desk<'_>, &str),
+        sealed: &str,
+    ) -> Option<(T, RevocationEpoch)> {
+        let (max, principal) = (limit::FACADE_SEALED_BYTES_MAX, desk.principal(owner));
+        let (holder, bytes) = self.sealer.open_resting(purpose.word(), principal, sealed, max)?;
+        Some((serde_json::from_slice(&bytes).ok()?, holder.epoch()))
+    }
+
+    /// Whether neither that client nor the administrator's, which all of them share, was taken back since that epoch.
+    fn holds(&self, desk: &Desk<'_>, client: &str, since: RevocationEpoch) -> bool {
+        let marks = [&desk.registration.client_id, client].map(|id| self.grounds.marks(&desk.config.alias, id));
+        self.sealer.holds(&desk.nobody(since).and(marks.into_iter().flatten()))
     }
 }
 
@@ -181,7 +209,19 @@ impl<'a> Desk<'a> {
         let url = &config.gateway.public_url;
         let base = url.as_str().trim_end_matches('/').to_owned();
         let is_secure = url.scheme() == "https";
-        Some(Self { issuer: issuer_url(url, &issuer.alias), base, is_secure, config: issuer, registration })
+        Some(Self {
+            issuer: issuer_url(url, &issuer.alias),
+            base,
+            is_secure,
+            config: issuer,
+            registration,
+            epoch: RevocationEpoch(0),
+        })
+    }
+
+    /// What rests on no person yet.
+    fn nobody(&self, since: RevocationEpoch) -> Holder {
+        Holder::new(self.principal(""), since, Vec::new())
     }
 
     fn principal(&self, owner: &str) -> PrincipalKey {

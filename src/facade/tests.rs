@@ -5,6 +5,7 @@ use http::header::{COOKIE, HeaderMap, HeaderValue};
 use super::authorize::Login;
 use super::client::Client;
 use super::*;
+use crate::outcome::Reason;
 
 struct Nowhere(Arc<Config>);
 
@@ -15,6 +16,18 @@ impl Grounds for Nowhere {
 
     fn places(&self, _: &IssuerAlias) -> Option<Places> {
         None
+    }
+
+    fn epoch(&self) -> RevocationEpoch {
+        RevocationEpoch(0)
+    }
+
+    fn marks(&self, _: &IssuerAlias, client: &str) -> Vec<Mark> {
+        vec![Mark::of("client", "corp", client)]
+    }
+
+    fn holder<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Holder, Stop>> {
+        Box::pin(std::future::ready(Err(Failure::before(Reason::IssuerUnavailable, "there is no provider").into())))
     }
 
     fn noted<'a>(&'a self, _: &'a AdminNote<'a>) -> BoxFuture<'a, Result<(), Failure>> {
@@ -47,10 +60,10 @@ fn sealed_before(facade: &Facade, desk: &Desk<'_>, life: Duration, left: i64) ->
     let registered = facade.register(desk, br#"{"client_name":"x","redirect_uris":["https://a.example/"]}"#);
     let registered: serde_json::Value = serde_json::from_slice(registered.body()).unwrap();
     let id = registered["client_id"].as_str().unwrap();
-    let client: Client = facade.open(Purpose::Client, desk, "", id).unwrap();
+    let (client, _): (Client, _) = facade.open(Purpose::Client, (desk, ""), id).unwrap();
     assert!(client.until <= Moment::now().after(life), "it lives longer than it may");
     let aged = Client { until: Moment(Moment::now().0 + left), ..client };
-    facade.seal(Purpose::Client, desk, "", &aged).unwrap()
+    facade.seal(Purpose::Client, (desk, ""), desk.nobody(RevocationEpoch(0)), &aged).unwrap()
 }
 
 #[test]
@@ -67,6 +80,25 @@ fn a_registration_ends_by_itself_and_is_of_no_use_elsewhere() {
     let elsewhere = Desk::of(&other, "corp").unwrap();
     assert!(facade.client(&elsewhere, &sealed_before(&facade, &desk, life, 60)).is_none());
     assert!(Desk::of(&config, "nobody").is_none());
+}
+
+#[test]
+fn a_registration_of_before_there_were_epochs_is_good_until_something_it_rests_on_is_taken_back() {
+    let config = config();
+    let (facade, desk) = (facade(&config), Desk::of(&config, "corp").unwrap());
+    let client = Client { name: String::new(), redirects: Vec::new(), until: Moment(i64::MAX) };
+    let content = serde_json::to_vec(&client).unwrap();
+    let earlier = || facade.sealer.seal(Purpose::Client.word(), desk.principal(""), &content).unwrap();
+    let (one, other) = (earlier(), earlier());
+    let is_known = |id: &str| facade.client(&desk, id).is_some();
+    facade.sealer.void(&[(Mark::of("client", "corp", "else"), RevocationEpoch(3))], RevocationEpoch(0));
+    assert!(is_known(&one) && is_known(&other));
+    facade.sealer.void(&[(Mark::of("client", "corp", &client::short(&one)), RevocationEpoch(4))], RevocationEpoch(0));
+    assert!(!is_known(&one) && is_known(&other), "one of them was taken back");
+    facade.sealer.void(&[(Mark::of("client", "corp", "shared"), RevocationEpoch(5))], RevocationEpoch(0));
+    assert!(!is_known(&other), "so was the client that all of them share");
+    let later = facade.seal(Purpose::Client, (&desk, ""), desk.nobody(RevocationEpoch(5)), &client).unwrap();
+    assert!(is_known(&later));
 }
 
 #[test]
@@ -91,16 +123,17 @@ fn a_login_and_a_code_end_by_themselves() {
     assert!(login.until <= Moment::now().after(limit::FACADE_LOGIN_LIFE));
     let aged = |left: i64| {
         let aged = Login { until: Moment(Moment::now().0 + left), is_agreed: true, ..login.clone() };
-        format!("__Host-bailiwick_oauth={}", facade.seal(Purpose::Login, &desk, "", &aged).unwrap())
+        let sealed = facade.seal(Purpose::Login, (&desk, ""), desk.nobody(RevocationEpoch(0)), &aged);
+        format!("__Host-bailiwick_oauth={}", sealed.unwrap())
     };
     assert!(facade.login_of(&desk, &headers(&aged(0))).is_none(), "it is over");
     let back = facade.come_back(&desk, &format!("code=x&state={}", login.nonce), &headers(&aged(60)));
     let to = Url::parse(back.headers()[http::header::LOCATION].to_str().unwrap()).unwrap();
     let sealed = to.query_pairs().find(|(name, _)| name == "code").unwrap().1.into_owned();
-    let code: back::Code = facade.open(Purpose::Code, &desk, &login.client, &sealed).unwrap();
+    let (code, _): (back::Code, _) = facade.open(Purpose::Code, (&desk, &login.client), &sealed).unwrap();
     assert!(code.until <= Moment::now().after(limit::FACADE_CODE_LIFE));
-    assert!(facade.open::<back::Code>(Purpose::Refresh, &desk, &login.client, &sealed).is_none());
-    assert!(facade.open::<back::Code>(Purpose::Code, &desk, "another client", &sealed).is_none());
+    assert!(facade.open::<back::Code>(Purpose::Refresh, (&desk, &login.client), &sealed).is_none());
+    assert!(facade.open::<back::Code>(Purpose::Code, (&desk, "another client"), &sealed).is_none());
 }
 
 #[tokio::test]
@@ -113,7 +146,8 @@ async fn a_refresh_token_that_does_not_say_for_which_resource_it_is_is_of_no_use
     let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, kind)]);
     for (resource, expected) in [(None, "invalid_grant"), (Some("https://gw.example/mcp"), "temporarily_unavailable")] {
         earlier["resource"] = serde_json::json!(resource.unwrap_or_default());
-        let sealed = facade.seal(Purpose::Refresh, &desk, &client::short(&id), &earlier).unwrap();
+        let nobody = desk.nobody(RevocationEpoch(0));
+        let sealed = facade.seal(Purpose::Refresh, (&desk, &client::short(&id)), nobody, &earlier).unwrap();
         let form = format!("grant_type=refresh_token&client_id={id}&refresh_token={sealed}");
         let answer = facade.token(&desk, form.as_bytes(), &headers).await;
         let told: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
@@ -125,8 +159,9 @@ async fn a_refresh_token_that_does_not_say_for_which_resource_it_is_is_of_no_use
 fn what_is_sealed_and_what_is_asked_is_bounded() {
     let config = config();
     let (facade, desk) = (facade(&config), Desk::of(&config, "corp").unwrap());
-    let long = facade.seal(Purpose::Refresh, &desk, "", &"x".repeat(limit::FACADE_SEALED_BYTES_MAX)).unwrap();
-    assert!(facade.open::<String>(Purpose::Refresh, &desk, "", &long).is_none());
+    let (nobody, text) = (desk.nobody(RevocationEpoch(0)), "x".repeat(limit::FACADE_SEALED_BYTES_MAX));
+    let long = facade.seal(Purpose::Refresh, (&desk, ""), nobody, &text).unwrap();
+    assert!(facade.open::<String>(Purpose::Refresh, (&desk, ""), &long).is_none());
     for (resource, ours) in [
         ("https://gw.example/mcp", true),
         ("https://gw.example/mcp/git", true),

@@ -3,7 +3,7 @@
 //! Invariants: what was sealed for one client is of no use to another; a code needs the client's own PKCE verifier, here
 //! and at the provider; nobody gets scopes or a resource that no person has consented to, or what is not for this gateway;
 //! the answer holds what a client needs and nothing else the provider said; which client got which token is on the record
-//! before the client has it.
+//! before the client has it; a login from before its person was taken back gives nobody a token, also once that is lifted.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -17,9 +17,11 @@ use serde_json::{Map, Value, json};
 use super::back::Code;
 use super::{Desk, Facade, Moment, Parameters, Places, Purpose, answer, client, header, same};
 use crate::egress::oauth_client;
-use crate::ids::Digest;
+use crate::ids::{Digest, RevocationEpoch};
 use crate::limit;
+use crate::outcome::Reason;
 use crate::record::event::AdminNote;
+use crate::wire::voids::Holder;
 
 /// A refresh token of the provider's, for one client.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,6 +45,18 @@ struct Question {
     redirect: String,
     scope: String,
     resource: String,
+    /// At which epoch what it is asked with was handed out.
+    since: RevocationEpoch,
+}
+
+/// Whom an answer of the provider's is for.
+enum Whose {
+    /// Somebody who may come in with it.
+    Known(Holder),
+    /// Nobody here can say: a token that is refused here tells its bearer why, and gets no successor by us.
+    Unknown,
+    /// Somebody from whom access was taken since what they came with was handed out.
+    TakenBack,
 }
 
 impl Facade {
@@ -73,12 +87,18 @@ impl Facade {
             let code = if code == "invalid_client" { "server_error" } else { code };
             return answer::error(StatusCode::BAD_REQUEST, code, "the identity provider refused");
         }
-        let Some(granted) = self.granted(desk, &question, &told) else { return away("its answer has no bearer token") };
         let token = told.get("access_token").and_then(Value::as_str).unwrap_or_default();
         if !desk.is_for_us(token, &question.resource) {
             return away("its access token is for somebody else: look at its scopes, and at audiences");
         }
-        if !self.recorded(desk, &question, token).await {
+        let whose = self.whose(desk, &question, token).await;
+        if let Whose::TakenBack = whose {
+            self.recorded(desk, &question, token, Some(Reason::Revoked)).await;
+            return answer::error(StatusCode::BAD_REQUEST, "invalid_grant", "access was taken back: log in again");
+        }
+        let granted = self.granted(desk, &question, &told, whose);
+        let Some(granted) = granted else { return away("its answer has no bearer token") };
+        if !self.recorded(desk, &question, token, None).await {
             return answer::error(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "temporarily_unavailable",
@@ -93,11 +113,11 @@ impl Facade {
         let client =
             self.client(desk, id).ok_or(("invalid_client", "this client is not registered here, or not any more"))?;
         let short = client::short(id);
-        let (mut asked, name, redirect, scope, resource) = match form.get("grant_type") {
+        let (mut asked, name, redirect, scope, resource, since) = match form.get("grant_type") {
             Some("authorization_code") => {
                 let refused = ("invalid_grant", "the code is not one of this client's, or too old");
                 let sealed = form.get("code").ok_or(("invalid_request", "it has no code"))?;
-                let code: Code = self.open(Purpose::Code, desk, &short, sealed).ok_or(refused)?;
+                let (code, since): (Code, _) = self.open(Purpose::Code, (desk, &short), sealed).ok_or(refused)?;
                 let fits = code.until > Moment::now()
                     && form.get("redirect_uri") == Some(code.redirect.as_str())
                     && client.may_backto(&code.redirect);
@@ -115,14 +135,14 @@ impl Facade {
                     ("redirect_uri", desk.callback()),
                     ("code_verifier", verifier.to_owned()),
                 ];
-                (asked, code.name, code.redirect, code.scope, code.resource)
+                (asked, code.name, code.redirect, code.scope, code.resource, since)
             }
             Some("refresh_token") => {
                 let sealed = form.get("refresh_token").ok_or(("invalid_request", "it has no refresh_token"))?;
-                let refresh: Refresh = self
-                    .open(Purpose::Refresh, desk, &short, sealed)
-                    .filter(|refresh: &Refresh| !refresh.resource.is_empty())
-                    .ok_or(("invalid_grant", "the refresh token is not one of this client's"))?;
+                let (refresh, since) = self
+                    .open(Purpose::Refresh, (desk, &short), sealed)
+                    .filter(|(refresh, _): &(Refresh, _)| !refresh.resource.is_empty())
+                    .ok_or(("invalid_grant", "the refresh token is not one of this client's, or not any more"))?;
                 let mut asked = vec![("grant_type", "refresh_token".to_owned()), ("refresh_token", refresh.token)];
                 if let Some(scope) = form.get("scope") {
                     let agreed = |scope| refresh.scope.split_ascii_whitespace().any(|own| own == scope);
@@ -131,7 +151,7 @@ impl Facade {
                     }
                     asked.push(("scope", scope.to_owned()));
                 }
-                (asked, refresh.name, refresh.redirect, refresh.scope, refresh.resource)
+                (asked, refresh.name, refresh.redirect, refresh.scope, refresh.resource, since)
             }
             _ => return Err(("unsupported_grant_type", "use authorization_code or refresh_token")),
         };
@@ -141,7 +161,7 @@ impl Facade {
         if desk.registration.sends_resource {
             asked.push(("resource", resource.clone()));
         }
-        Ok(Question { form: asked, client: short, name, redirect, scope, resource })
+        Ok(Question { form: asked, client: short, name, redirect, scope, resource, since })
     }
 
     async fn redeem(
@@ -166,8 +186,25 @@ impl Facade {
         Ok((told.status(), body))
     }
 
+    /// Whom the token is for that the provider gave, and whether they may have it.
+    async fn whose(&self, desk: &Desk<'_>, question: &Question, token: &str) -> Whose {
+        match self.grounds.holder(token).await {
+            Ok(holder) if !self.sealer.holds(&holder.clone().since(question.since)) => Whose::TakenBack,
+            // What is taken back while this is answered may have been too late for what was looked at.
+            Ok(holder) => Whose::Known(holder.since(desk.epoch)),
+            Err(stop) if stop.reason() == Reason::Revoked => Whose::TakenBack,
+            Err(stop) => {
+                tracing::warn!(
+                    issuer = %desk.config.alias, %stop,
+                    "a registered client got no refresh token, because nobody can say here whose it would be"
+                );
+                Whose::Unknown
+            }
+        }
+    }
+
     /// What the client is told.
-    fn granted(&self, desk: &Desk<'_>, question: &Question, told: &Map<String, Value>) -> Option<Value> {
+    fn granted(&self, desk: &Desk<'_>, question: &Question, told: &Map<String, Value>, whose: Whose) -> Option<Value> {
         let kind = told.get("token_type").and_then(Value::as_str)?;
         let token = told.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty())?;
         if !kind.eq_ignore_ascii_case("bearer") {
@@ -178,7 +215,8 @@ impl Facade {
         for name in ["expires_in", "scope"] {
             object.extend(told.get(name).map(|value| (name.to_owned(), value.clone())));
         }
-        if let Some(refresh) = told.get("refresh_token").and_then(Value::as_str) {
+        let refresh = told.get("refresh_token").and_then(Value::as_str);
+        if let (Some(refresh), Whose::Known(holder)) = (refresh, whose) {
             let refresh = Refresh {
                 token: refresh.to_owned(),
                 name: question.name.clone(),
@@ -186,7 +224,7 @@ impl Facade {
                 scope: question.scope.clone(),
                 resource: question.resource.clone(),
             };
-            let sealed = self.seal(Purpose::Refresh, desk, &question.client, &refresh)?;
+            let sealed = self.seal(Purpose::Refresh, (desk, &question.client), holder, &refresh)?;
             if sealed.len() <= limit::FACADE_SEALED_BYTES_MAX {
                 object.insert("refresh_token".to_owned(), json!(sealed));
             }
@@ -194,11 +232,12 @@ impl Facade {
         Some(granted)
     }
 
-    /// Which client got which token: the provider knows them all as one.
-    async fn recorded(&self, desk: &Desk<'_>, question: &Question, token: &str) -> bool {
+    /// Which client got which token, or did not: the provider knows them all as one.
+    async fn recorded(&self, desk: &Desk<'_>, question: &Question, token: &str, refused: Option<Reason>) -> bool {
         let about = format!("token {} of {}", Digest::sha256(token.as_bytes()).short(), desk.config.alias);
         let name = if question.name.is_empty() { "a client without a name" } else { &question.name };
-        let detail = format!("issued to {name} ({}) at {}", question.client, question.redirect);
+        let done = if refused.is_none() { "issued to" } else { "not handed to" };
+        let detail = format!("{done} {name} ({}) at {}", question.client, question.redirect);
         let note = AdminNote {
             operation: "registered_client",
             object: "bailiwick/registration",
@@ -206,15 +245,15 @@ impl Facade {
             actor_kind: "registration",
             brakes: false,
             client: Some(&question.client),
-            outcome: "done",
-            reason: None,
+            outcome: if refused.is_none() { "done" } else { "refused" },
+            reason: refused,
             rule: None,
             about: &about,
             detail: &detail,
         };
         let recorded = self.grounds.noted(&note).await;
         recorded
-            .inspect_err(|failure| tracing::error!(%failure, "a token that was issued is not on the record"))
+            .inspect_err(|failure| tracing::error!(%failure, "a token for a registered client is not on the record"))
             .is_ok()
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Gateway, Live, Snapshot, arguments_of};
 use crate::config::{PinMode, ServerConfig};
 use crate::delegate::{Recheck, server_revision};
-use crate::guard::mandate::Held;
+use crate::guard::mandate::{Held, Mandate};
 use crate::guard::{Cleared, Used};
 use crate::identity::{Caller, still_stands};
 use crate::ids::RevocationEpoch;
@@ -24,10 +24,15 @@ impl Live {
         caller.credentials().try_for_each(|token| self.revocations.check(token).map(|_| ()))
     }
 
+    /// Whether a mandate was taken back, or the access of its holder since: by a name that its token has, or by one of the
+    /// files.
+    pub(super) fn is_taken_back(&self, mandate: &Mandate) -> bool {
+        mandate.is_taken_back(&self.revocations, &self.snapshot.load().written)
+    }
+
     /// Whether nobody took back a mandate or one above it, or the access of whoever holds one of them.
     pub(super) fn not_revoked(&self, held: &Held) -> Result<(), Refusal> {
-        let written = Arc::clone(&self.snapshot.load().written);
-        let revoked = held.all().find(|mandate| mandate.is_taken_back(&self.revocations, &written));
+        let revoked = held.all().find(|mandate| self.is_taken_back(mandate));
         revoked.map_or(Ok(()), |mandate| {
             let hint = format!("the mandate {} was taken back, or its holder's access since; open another", mandate.id);
             Err(Refusal::new(Reason::MandateEnded).hint(hint))

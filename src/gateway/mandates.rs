@@ -291,22 +291,23 @@ impl Gateway {
     pub async fn mandates(&self, holder: Option<PrincipalKey>) -> Result<Vec<MandateStatus>, Failure> {
         let holder = holder.map(|holder| holder.0.to_string());
         let now_us = self.standing.now_us();
-        let listed = self.guard.mandates().list(holder.as_deref()).await?;
-        let written = Arc::clone(&self.snapshot().written);
-        let status = |mandate: Mandate| {
-            let names = || std::iter::once(&mandate.id).chain(&mandate.above);
-            let above = names().any(|id| self.live.revocations.is_mandate_revoked(id));
-            let revoked = above || mandate.is_taken_back(&self.live.revocations, &written);
-            let state = if revoked { "revoked" } else { mandate.state(now_us) }.to_owned();
-            MandateStatus {
-                state,
+        let mut told = Vec::new();
+        for mandate in self.guard.mandates().list(holder.as_deref()).await? {
+            let mut state = if self.live.is_taken_back(&mandate) { "revoked" } else { mandate.state(now_us) };
+            if state == "active" && !mandate.above.is_empty() {
+                // It is over with whichever is above it.
+                let held = self.guard.mandates().find(&mandate.id, self.revocation_epoch()).await?;
+                state = held.map_or("expired", |held| self.state_of(&held, now_us));
+            }
+            told.push(MandateStatus {
+                state: state.to_owned(),
                 left: Left::default(),
                 calls: Vec::new(),
                 upstreams: Vec::new(),
                 mandate: mandate.as_told(),
-            }
-        };
-        Ok(listed.into_iter().map(status).collect())
+            });
+        }
+        Ok(told)
     }
 }
 

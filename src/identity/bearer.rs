@@ -1,15 +1,21 @@
-//! Whom a credential would make the caller, for questions about the rules.
+//! Whom a credential would make the caller: for questions about the rules, and for what is handed out beside it.
 //!
 //! Decides nothing of its own: it is examined as one is that somebody calls with. Refuses to make a [`super::Caller`], and to
 //! remember what it was asked about. Invariants: whoever asks gets a description, which lets nobody in; what a token has to come with (a proof of its key,
 //! a certificate) is told and not asked for, because only its holder has it.
 
+use std::sync::Arc;
+
+use super::cache::Entry;
+use super::marks::rests_on;
 use super::persona::Persona;
 use super::resource::Resource;
 use super::{Identity, now_s};
+use crate::config::Config;
 use crate::ids::Digest;
 use crate::limit;
 use crate::outcome::{Reason, Refusal, Stop};
+use crate::wire::voids::Holder;
 
 /// Whose a credential is.
 #[derive(Debug, Clone)]
@@ -30,18 +36,7 @@ impl Identity {
     /// # Errors
     /// What [`Identity::authenticate`] would say to whoever comes with it, and with all that it names.
     pub async fn bearer(&self, text: &str, resource: &Resource) -> Result<Bearer, Stop> {
-        if text.len() > limit::TOKEN_BYTES_MAX {
-            return Err(Refusal::new(Reason::TokenMalformed).hint("the token is larger than the limit").into());
-        }
-        let digest = Digest::sha256(text.as_bytes());
-        let (revision, now) = (self.settings.load().revision, now_s());
-        let entry = match self.cache.verified(&digest, revision, now) {
-            Some(known) => known,
-            None => match self.cache.refused(&digest, revision, now) {
-                Some(refusal) => return Err(refusal.into()),
-                None => Box::pin(self.look_at(text, digest)).await?,
-            },
-        };
+        let entry = self.looked_at(text).await?;
         if !entry.reach.covers(resource) {
             return Err(Refusal::new(Reason::AudienceMismatch).into());
         }
@@ -56,5 +51,32 @@ impl Identity {
             needs_proof: entry.binding.names_key(),
             needs_certificate,
         })
+    }
+
+    /// Whom a handle rests on that goes out beside this token, wherever the token is good: verified, and held against
+    /// what was taken back.
+    ///
+    /// # Errors
+    /// What [`Identity::authenticate`] would say to whoever comes with it, but for the place.
+    pub async fn holder(&self, text: &str, config: &Config) -> Result<Holder, Stop> {
+        let entry = self.looked_at(text).await?;
+        let verified = Self::bound(&entry);
+        let epoch = self.revocations.check(&verified.token)?;
+        Ok(Holder::new(verified.principal, epoch, rests_on([&verified.token], &verified.persona, config)))
+    }
+
+    async fn looked_at(&self, text: &str) -> Result<Arc<Entry>, Stop> {
+        if text.len() > limit::TOKEN_BYTES_MAX {
+            return Err(Refusal::new(Reason::TokenMalformed).hint("the token is larger than the limit").into());
+        }
+        let digest = Digest::sha256(text.as_bytes());
+        let (revision, now) = (self.settings.load().revision, now_s());
+        match self.cache.verified(&digest, revision, now) {
+            Some(known) => Ok(known),
+            None => match self.cache.refused(&digest, revision, now) {
+                Some(refusal) => Err(refusal.into()),
+                None => Box::pin(self.look_at(text, digest)).await,
+            },
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::caller::{Caller, TokenFacts};
 use super::described::{AccountName, Described};
+use super::persona::Persona;
 use super::revoked::RevocationTarget;
 use crate::config::{Config, ServerConfig};
 use crate::ids::{AgentId, IssuerAlias};
@@ -51,12 +52,7 @@ impl Caller {
     /// Whom a handle of theirs is sealed for, and what it rests on.
     #[must_use]
     pub fn holder(&self, config: &Config) -> Holder {
-        let mut marks: Vec<Mark> = self.credentials().flat_map(of_token).collect();
-        let persona = self.persona();
-        for agent in persona.agent.iter().chain(&persona.chain) {
-            marks.extend(of_agent(&agent.id, config, self.token()));
-        }
-        Holder::new(self.principal(), self.epoch(), marks)
+        Holder::new(self.principal(), self.epoch(), rests_on(self.credentials(), self.persona(), config))
     }
 
     /// The same of a handle that leads to a server.
@@ -70,6 +66,20 @@ impl Caller {
             [mark(&RevocationTarget::Server(server.id.clone())), mark(&RevocationTarget::Owner(server.owner.clone()))];
         self.holder(config).and(own.into_iter().chain(accounts))
     }
+}
+
+/// What those rest on who come with these credentials, the token first.
+pub(super) fn rests_on<'a>(
+    credentials: impl IntoIterator<Item = &'a TokenFacts>,
+    persona: &Persona,
+    config: &Config,
+) -> Vec<Mark> {
+    let mut credentials = credentials.into_iter().peekable();
+    let token = credentials.peek().copied();
+    let agents = persona.agent.iter().chain(&persona.chain);
+    let mut marks: Vec<Mark> = agents.filter_map(|agent| Some(of_agent(&agent.id, config, token?))).flatten().collect();
+    marks.extend(credentials.flat_map(of_token));
+    marks
 }
 
 fn of_agent(agent: &AgentId, config: &Config, token: &TokenFacts) -> Vec<Mark> {

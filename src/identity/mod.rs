@@ -79,7 +79,7 @@ use introspect::Introspector;
 use issuer::{Issuer, News};
 use proposed::Sightings;
 use replay::Replays;
-use spiffe::Domain;
+use spiffe::{Domain, Neighbours};
 use workload::{AcceptedDomain, Certified};
 
 use crate::config::spiffe::{IssuerKind, TrustDomain};
@@ -111,6 +111,8 @@ pub struct Identity {
     sightings: Arc<Sightings>,
     /// Moves whenever an issuer's keys or a trust domain's bundle change.
     news: News,
+    /// The trust domains, one of which may vouch for the bundle endpoint of another.
+    neighbours: Arc<Neighbours>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -172,6 +174,7 @@ impl Identity {
             revocations,
             sightings: Arc::default(),
             news: News::default(),
+            neighbours: Arc::default(),
             tasks,
             stop,
         };
@@ -196,7 +199,7 @@ impl Identity {
         let domains = workload::domains(
             believed,
             &before,
-            &self.news,
+            (&self.news, &self.neighbours),
             |own, spiffe| Domain::new(own, spiffe, loopback, self.stop.child_token()),
             |domain| drop(self.tasks.spawn(domain.run())),
         );

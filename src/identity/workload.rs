@@ -17,7 +17,7 @@ use super::issuer::News;
 use super::persona::{Behind, ClientProof, Groups, Persona};
 use super::presented::ClientCertificate;
 use super::resource::Reach;
-use super::spiffe::{Domain, SpiffeId, named, svid};
+use super::spiffe::{Domain, Neighbours, SpiffeId, named, svid};
 use super::token::{Claims, Header, Jwt};
 use super::{Identity, Settings, TokenFacts, now_s, verify};
 use crate::config::spiffe::IssuerKind;
@@ -229,22 +229,23 @@ impl Settings {
     }
 }
 
-/// The trust domains of a configuration; those that are read alike keep their bundles.
+/// The trust domains of a configuration; those that are read alike keep their bundles. Each may vouch for another's endpoint.
 pub(super) fn domains(
     believed: &[Arc<IssuerConfig>],
     before: &Settings,
-    news: &News,
+    (news, neighbours): (&News, &Arc<Neighbours>),
     start: impl Fn(&Arc<IssuerConfig>, &crate::config::spiffe::SpiffeConfig) -> Domain,
-    mut run: impl FnMut(Arc<Domain>),
+    run: impl FnMut(Arc<Domain>),
 ) -> std::collections::HashMap<crate::config::spiffe::TrustDomain, AcceptedDomain> {
     let declared = believed.iter().filter_map(|config| match &config.kind {
         IssuerKind::Spiffe(spiffe) => Some((config, spiffe)),
         IssuerKind::Oidc => None,
     });
+    let mut started = Vec::new();
     let domains: std::collections::HashMap<_, _> = declared
         .map(|(config, spiffe)| {
             let old = before.domains.get(&spiffe.trust_domain);
-            let fresh = start(config, spiffe).telling(news);
+            let fresh = start(config, spiffe).telling(news).among(neighbours);
             // However it is read from now on: it never goes back.
             let fresh = match old {
                 Some(old) => fresh.after(&old.domain),
@@ -253,12 +254,14 @@ pub(super) fn domains(
             let kept = old.filter(|kept| kept.domain.is_like(&fresh));
             let domain = kept.map(|kept| Arc::clone(&kept.domain)).unwrap_or_else(|| {
                 let domain = Arc::new(fresh);
-                run(Arc::clone(&domain));
+                started.push(Arc::clone(&domain));
                 domain
             });
             (spiffe.trust_domain.clone(), AcceptedDomain { config: Arc::clone(config), domain })
         })
         .collect();
+    neighbours.replace(domains.iter().map(|(name, known)| (name, &known.domain)));
+    started.into_iter().for_each(run);
     for (name, old) in &before.domains {
         if !domains.get(name).is_some_and(|kept| Arc::ptr_eq(&kept.domain, &old.domain)) {
             old.domain.retire();

@@ -36,7 +36,7 @@ pub(super) fn document(ourselves: &Ourselves) -> Response<String> {
 
 /// The page that names upstream, scopes and account.
 pub(super) async fn show(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Result<Page, Page> {
-    let Some(Stage { ticket, way: Way::Known { check } }) = Stage::of(gateway, visit.headers) else {
+    let Some(Stage { ticket, way: Way::Known { check }, .. }) = Stage::of(gateway, visit.headers) else {
         return Err(Page::problem(StatusCode::BAD_REQUEST, "This was begun in another browser, or too long ago."));
     };
     let at = At::of(gateway, &ticket).await?;
@@ -67,7 +67,7 @@ pub(super) async fn show(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Result<Pa
 
 /// To the authorization server.
 pub(super) async fn go(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Result<Page, Page> {
-    let Some(Stage { ticket, way: Way::Known { check } }) = Stage::of(gateway, visit.headers) else {
+    let Some(Stage { ticket, way: Way::Known { check }, rests_on }) = Stage::of(gateway, visit.headers) else {
         return Err(Page::problem(StatusCode::BAD_REQUEST, "This was begun in another browser, or too long ago."));
     };
     if !equal(&query(visit.query, "check").unwrap_or_default(), &check) {
@@ -78,14 +78,15 @@ pub(super) async fn go(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Result<Page
     let begun = begun.map_err(|problem| Page::problem(StatusCode::BAD_GATEWAY, &problem))?;
     let (issuer, client) = (at.authority.server.issuer.clone(), at.authority.client.id.clone());
     let way = Way::Away { state: begun.state, verifier: begun.verifier, issuer, client };
-    let cookie = Stage { ticket, way }.cookie(gateway);
+    let cookie = Stage { ticket, way, rests_on }.cookie(gateway);
     Ok(Page::on_to(begun.page).keeping(cookie))
 }
 
 /// Somebody comes back from the authorization server.
 pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Result<Page, Page> {
     let wrong = |problem: &str| Page::problem(StatusCode::BAD_REQUEST, problem).keeping(stage::forget(gateway));
-    let Some(Stage { ticket, way: Way::Away { state, verifier, issuer, client } }) = Stage::of(gateway, visit.headers)
+    let Some(Stage { ticket, way: Way::Away { state, verifier, issuer, client }, rests_on }) =
+        Stage::of(gateway, visit.headers)
     else {
         return Err(wrong("This was begun in another browser, or too long ago."));
     };
@@ -136,6 +137,11 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
         let problem = "The service gave a token that is good at this gateway itself, so nothing was linked.";
         return Err(Page::problem(StatusCode::BAD_GATEWAY, problem).keeping(stage::forget(gateway)));
     }
+    // Who was locked out meanwhile links nothing.
+    if let Err(page) = Stage::may_go_on(gateway, &ticket, &rests_on) {
+        tokio::spawn(async move { at.give_back(&tokens).await });
+        return Err(page);
+    }
     let now = now_s();
     let life = tokens.life.map(|life| i64::try_from(life.as_secs()).unwrap_or(i64::MAX));
     let mut client = at.authority.client.clone();
@@ -163,18 +169,14 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
         key: key.filter(|_| tokens.bound),
         linked_at: now,
     };
-    // Who was locked out meanwhile links nothing.
-    gateway
-        .may_link(&ticket.owner, &ticket.server, ticket.made_at)
-        .map_err(|refusal| wrong(&format!("{}.", refusal.hint)))?;
     let kept = gateway.keep_account(&ticket.owner, &ticket.server, &entry).await;
     kept.map_err(|failure| Page::problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string()))?;
     // Who was locked out while it was kept may have been looked for before it was there.
-    if let Err(refusal) = gateway.may_link(&ticket.owner, &ticket.server, ticket.made_at) {
+    if let Err(page) = Stage::may_go_on(gateway, &ticket, &rests_on) {
         if let Err(failure) = gateway.remove_account(&ticket.owner.spelled(), &ticket.server).await {
             tracing::error!(%failure, owner = %ticket.owner.spelled(), "an account of somebody who was locked out is still linked");
         }
-        return Err(wrong(&format!("{}.", refusal.hint)));
+        return Err(page);
     }
     if let Some(principal) = ticket.principal {
         gateway.catalog().relist(&ticket.server, PrincipalKey(principal));

@@ -20,7 +20,7 @@ const TOO_OLD: &str = "This link is too old, or it is none of ours.";
 
 /// The first page: says nothing of whose link it is, and leaves going on to whoever reads it.
 pub(super) fn welcome(gateway: &Arc<Gateway>, sealed: &str) -> Result<Page, Page> {
-    let ticket = Ticket::read(gateway, sealed).ok_or_else(|| Page::problem(StatusCode::GONE, TOO_OLD))?;
+    let (ticket, _) = Ticket::read(gateway, sealed).ok_or_else(|| Page::problem(StatusCode::GONE, TOO_OLD))?;
     let issuer = ticket.owner.issuer.as_str();
     if gateway.sign_in(&ticket.owner.issuer).is_none() {
         return Err(cannot_sign_in(issuer));
@@ -37,20 +37,22 @@ pub(super) fn welcome(gateway: &Arc<Gateway>, sealed: &str) -> Result<Page, Page
 
 /// To the issuer.
 pub(super) async fn go(gateway: &Arc<Gateway>, sealed: &str) -> Result<Page, Page> {
-    let ticket = Ticket::read(gateway, sealed).ok_or_else(|| Page::problem(StatusCode::GONE, TOO_OLD))?;
+    let read = Ticket::read(gateway, sealed);
+    let (ticket, rests_on) = read.ok_or_else(|| Page::problem(StatusCode::GONE, TOO_OLD))?;
     let issuer = &ticket.owner.issuer;
     let sign_in = gateway.sign_in(issuer).ok_or_else(|| cannot_sign_in(issuer.as_str()))?;
     let begun = provider(gateway, &ticket).begin(&sign_in, false).await;
     let begun = begun.map_err(|problem| Page::problem(StatusCode::BAD_GATEWAY, &problem))?;
     let way = Way::SigningIn { state: begun.state, nonce: begun.nonce, verifier: begun.verifier };
-    let cookie = Stage { ticket, way }.cookie(gateway);
+    let cookie = Stage { ticket, way, rests_on }.cookie(gateway);
     Ok(Page::on_to(begun.page).keeping(cookie))
 }
 
 /// Somebody comes back from the issuer.
 pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Result<Page, Page> {
     let wrong = |problem: &str| Page::problem(StatusCode::BAD_REQUEST, problem).keeping(stage::forget(gateway));
-    let Some(Stage { ticket, way: Way::SigningIn { state, nonce, verifier } }) = Stage::of(gateway, visit.headers)
+    let Some(Stage { ticket, way: Way::SigningIn { state, nonce, verifier }, rests_on }) =
+        Stage::of(gateway, visit.headers)
     else {
         return Err(wrong("This was begun in another browser, or too long ago."));
     };
@@ -78,10 +80,8 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
         let page = Page::new(StatusCode::FORBIDDEN, "This link is not yours", body);
         return Err(page.keeping(stage::forget(gateway)));
     }
-    gateway.may_link(&ticket.owner, &ticket.server, ticket.made_at).map_err(|refusal| {
-        Page::problem(StatusCode::FORBIDDEN, &format!("{}.", refusal.hint)).keeping(stage::forget(gateway))
-    })?;
-    let cookie = Stage { ticket, way: Way::Known { check: random() } }.cookie(gateway);
+    Stage::may_go_on(gateway, &ticket, &rests_on)?;
+    let cookie = Stage { ticket, way: Way::Known { check: random() }, rests_on }.cookie(gateway);
     Ok(Page::on_to(format!("{}account", base(gateway))).keeping(cookie))
 }
 

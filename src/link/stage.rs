@@ -1,7 +1,8 @@
 //! How far a browser has come: kept by the browser itself, sealed, and good for one step.
 //!
 //! Decides what a step needs to know of the one before. Invariants: what one browser keeps is of no use in another
-//! without its cookie; an answer of an issuer is taken once, whichever replica it comes to.
+//! without its cookie, and rests on what the link rests on; an answer of an issuer is taken once, whichever replica it
+//! comes to.
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::ids::Digest;
 use crate::limit;
 use crate::oauth::browser;
 use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf as _, Tell};
+use crate::wire::voids::Holder;
 
 const COOKIE: &str = "bailiwick_link";
 const PURPOSE: &str = "link stage";
@@ -29,12 +31,20 @@ const TAKEN: Section = Section { name: "link state", rows_max: limit::LINK_STATE
 const ANSWERS: Section = Section { name: "link answers", rows_max: limit::LINK_STATES_MAX };
 
 /// How far a browser has come.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Stage {
-    #[serde(rename = "t")]
     pub ticket: Ticket,
-    #[serde(rename = "w")]
     pub way: Way,
+    /// What the link rests on: once that is taken back, nobody goes on with it.
+    pub rests_on: Holder,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Kept {
+    #[serde(rename = "t")]
+    ticket: Ticket,
+    #[serde(rename = "w")]
+    way: Way,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -52,18 +62,32 @@ pub(super) enum Way {
 
 impl Stage {
     /// The cookie that keeps it.
-    pub(super) fn cookie(&self, gateway: &Gateway) -> Option<HeaderValue> {
-        let content = serde_json::to_vec(self).ok()?;
-        let sealed = gateway.sealer().seal(PURPOSE, nobody(), &content).ok()?;
+    pub(super) fn cookie(self, gateway: &Gateway) -> Option<HeaderValue> {
+        let content = serde_json::to_vec(&Kept { ticket: self.ticket, way: self.way }).ok()?;
+        let sealed = gateway.sealer().seal_for(PURPOSE, &self.rests_on, &content).ok()?;
         browser::set(COOKIE, &sealed, is_secure(gateway), Some(limit::LINK_AGE_MAX))
     }
 
     /// What this browser kept, if it is ours and the link is good.
     pub(super) fn of(gateway: &Gateway, headers: &HeaderMap) -> Option<Self> {
         let sealed = browser::read(headers, COOKIE, is_secure(gateway))?;
-        let content = gateway.sealer().open(PURPOSE, nobody(), sealed)?;
-        let stage: Self = serde_json::from_slice(&content).ok()?;
-        stage.ticket.is_current(now_s()).then_some(stage)
+        let opened = gateway.sealer().open_resting(PURPOSE, nobody(), sealed, limit::HANDLE_BYTES_MAX);
+        let (rests_on, content) = opened?;
+        let Kept { ticket, way } = serde_json::from_slice(&content).ok()?;
+        ticket.is_current(now_s()).then_some(Self { ticket, way, rests_on })
+    }
+
+    /// Whether its owner may still link that account.
+    ///
+    /// # Errors
+    /// The page that says why not.
+    pub(super) fn may_go_on(gateway: &Gateway, ticket: &Ticket, rests_on: &Holder) -> Result<(), Page> {
+        let wrong = |status, hint: &str| Page::problem(status, hint).keeping(forget(gateway));
+        if !gateway.sealer().holds(rests_on) {
+            return Err(wrong(StatusCode::FORBIDDEN, "What this link rests on was taken back: ask for another one."));
+        }
+        let may = gateway.may_link(&ticket.owner, &ticket.server, ticket.made_at);
+        may.map_err(|refusal| wrong(StatusCode::FORBIDDEN, &format!("{}.", refusal.hint)))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::gateway::Gateway;
 use crate::identity::{Caller, now_s};
 use crate::ids::{Digest, PrincipalKey, ServerId};
 use crate::limit;
+use crate::wire::voids::Holder;
 
 const PURPOSE: &str = "link";
 
@@ -52,11 +53,12 @@ pub(super) fn base(gateway: &Gateway) -> String {
 }
 
 impl Ticket {
-    /// What a link says, while it is good.
-    pub(super) fn read(gateway: &Gateway, sealed: &str) -> Option<Self> {
-        let content = gateway.sealer().open(PURPOSE, nobody(), sealed)?;
+    /// What a link says, and what it rests on, while it is good.
+    pub(super) fn read(gateway: &Gateway, sealed: &str) -> Option<(Self, Holder)> {
+        let opened = gateway.sealer().open_resting(PURPOSE, nobody(), sealed, limit::HANDLE_BYTES_MAX);
+        let (rests_on, content) = opened?;
         let ticket: Self = serde_json::from_slice(&content).ok()?;
-        ticket.is_current(now_s()).then_some(ticket)
+        ticket.is_current(now_s()).then_some((ticket, rests_on))
     }
 
     pub(super) fn is_current(&self, now: i64) -> bool {

@@ -1,4 +1,4 @@
-//! Where providers are, for the registration of clients. Decides nothing.
+//! Where providers are and whose their tokens are, for the registration of clients. Decides nothing.
 
 use std::sync::Arc;
 
@@ -7,9 +7,11 @@ use futures_util::future::BoxFuture;
 use crate::config::Config;
 use crate::facade::{Grounds, Places};
 use crate::gateway::Gateway;
-use crate::ids::IssuerAlias;
-use crate::outcome::Failure;
+use crate::identity::revoked::RevocationTarget;
+use crate::ids::{IssuerAlias, RevocationEpoch};
+use crate::outcome::{Failure, Stop};
 use crate::record::event::AdminNote;
+use crate::wire::voids::{Holder, Mark};
 
 impl Grounds for Gateway {
     fn config(&self) -> Arc<Config> {
@@ -19,6 +21,18 @@ impl Grounds for Gateway {
     fn places(&self, alias: &IssuerAlias) -> Option<Places> {
         let (issuer, authorize, token, policy) = self.identity().endpoints(alias)?;
         Some(Places { issuer, authorize, token, policy })
+    }
+
+    fn epoch(&self) -> RevocationEpoch {
+        self.revocation_epoch()
+    }
+
+    fn marks(&self, alias: &IssuerAlias, client: &str) -> Vec<Mark> {
+        RevocationTarget::Client(alias.clone(), client.to_owned()).marks()
+    }
+
+    fn holder<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Holder, Stop>> {
+        Box::pin(async move { self.identity().holder(token, &Self::config(self)).await })
     }
 
     fn noted<'a>(&'a self, note: &'a AdminNote<'a>) -> BoxFuture<'a, Result<(), Failure>> {

@@ -169,6 +169,45 @@ impl Sealer {
         handle: &str,
         bytes_max: usize,
     ) -> Option<Vec<u8>> {
+        let (layout, mut opened) = self.opened((purpose, principal), handle, bytes_max)?;
+        if layout == RESTING {
+            let said = self.voids.load().checked(&opened)?.len();
+            opened.drain(..opened.len().saturating_sub(said));
+        }
+        Some(opened)
+    }
+
+    /// The same with what it rests on, for whoever hands out another one in its place. What was sealed without that
+    /// rests on nothing, and on nobody since the beginning.
+    #[must_use]
+    pub fn open_resting(
+        &self,
+        purpose: &str,
+        principal: PrincipalKey,
+        handle: &str,
+        bytes_max: usize,
+    ) -> Option<(Holder, Vec<u8>)> {
+        let (layout, opened) = self.opened((purpose, principal), handle, bytes_max)?;
+        let (holder, said) = match layout {
+            RESTING => Holder::read(principal, &opened)?,
+            _ => (Holder::new(principal, RevocationEpoch(0), Vec::new()), opened.as_slice()),
+        };
+        self.holds(&holder).then(|| (holder, said.to_vec()))
+    }
+
+    /// Whether nothing of what somebody rests on was taken back since they were looked at.
+    #[must_use]
+    pub fn holds(&self, holder: &Holder) -> bool {
+        self.voids.load().hold(holder)
+    }
+
+    /// The same of those whom a block of everything leaves in: whether nothing of theirs was taken back by its name.
+    #[must_use]
+    pub fn holds_by_name(&self, holder: &Holder) -> bool {
+        self.voids.load().hold_by_name(holder)
+    }
+
+    fn opened(&self, bound: (&str, PrincipalKey), handle: &str, bytes_max: usize) -> Option<(u8, Vec<u8>)> {
         if handle.len() > bytes_max {
             return None;
         }
@@ -183,9 +222,8 @@ impl Sealer {
         let keys = self.keys.load();
         let key = keys.iter().find(|key| key.id == *id)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let bound = Aad::from(associated(layout, (purpose, principal)));
-        let opened = key.key.open_in_place(nonce, bound, sealed).ok()?;
-        if layout == RESTING { self.voids.load().checked(opened).map(<[u8]>::to_vec) } else { Some(opened.to_vec()) }
+        let opened = key.key.open_in_place(nonce, Aad::from(associated(layout, bound)), sealed).ok()?;
+        Some((layout, opened.to_vec()))
     }
 }
 
@@ -319,6 +357,23 @@ mod tests {
         assert_eq!(sealer.open("session", principal("a"), &new).unwrap(), b"x");
         sealer.replace([&[2_u8; 32][..]]).unwrap();
         assert!(sealer.open("session", principal("a"), &old).is_none(), "keys that are replaced let nothing back in");
+    }
+
+    #[test]
+    fn whoever_hands_out_the_next_one_learns_what_the_last_one_rests_on() {
+        let (sealer, ann) = (sealer(&[1]), Mark::of("subject", "corp", "ann"));
+        let open = |handle: &str| sealer.open_resting("refresh", principal("a"), handle, limit::HANDLE_BYTES_MAX);
+        let holder = Holder::new(principal("a"), RevocationEpoch(3), vec![ann]);
+        let resting = sealer.seal_for("refresh", &holder, b"x").unwrap();
+        let unbound = sealer.seal("refresh", principal("a"), b"y").unwrap();
+        assert_eq!(open(&resting), Some((holder.clone(), b"x".to_vec())));
+        let nobody = Holder::new(principal("a"), RevocationEpoch(0), Vec::new());
+        assert_eq!(open(&unbound), Some((nobody.clone(), b"y".to_vec())));
+        sealer.void(&[(ann, RevocationEpoch(4))], RevocationEpoch(0));
+        assert!(open(&resting).is_none() && open(&unbound).is_some());
+        assert!(!sealer.holds(&nobody.and([ann])) && sealer.holds(&holder.since(RevocationEpoch(4))));
+        sealer.void(&[(Mark::EVERYTHING, RevocationEpoch(5))], RevocationEpoch(0));
+        assert!(open(&unbound).is_none(), "everything was taken back");
     }
 
     #[test]

@@ -78,6 +78,24 @@ impl Holder {
         Self { principal, ..self }
     }
 
+    /// The same as it was looked at in that epoch.
+    #[must_use]
+    pub fn since(self, epoch: RevocationEpoch) -> Self {
+        Self { epoch, ..self }
+    }
+
+    /// At which epoch its caller was looked at.
+    #[must_use]
+    pub const fn epoch(&self) -> RevocationEpoch {
+        self.epoch
+    }
+
+    /// Reads what [`Self::write`] wrote, and what is behind it.
+    pub(super) fn read(principal: PrincipalKey, content: &[u8]) -> Option<(Self, &[u8])> {
+        let (epoch, marks, said) = split(content)?;
+        Some((Self { principal, epoch, marks: marks.collect() }, said))
+    }
+
     /// What a sealed handle carries of it, before what it says.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let count = u16::try_from(self.marks.len()).unwrap_or(u16::MAX);
@@ -122,21 +140,38 @@ impl Voids {
 
     /// What a handle says behind what it rests on; nothing where that is void.
     pub(super) fn checked<'a>(&self, content: &'a [u8]) -> Option<&'a [u8]> {
-        let (epoch, rest) = content.split_first_chunk::<8>()?;
-        let (count, rest) = rest.split_first_chunk::<2>()?;
-        let (marks, said) = rest.split_at_checked(usize::from(u16::from_be_bytes(*count)) * 8)?;
-        let epoch = RevocationEpoch(u64::from_be_bytes(*epoch));
-        if epoch < self.forgotten {
-            return None;
-        }
-        if self.marks.is_empty() {
-            return Some(said);
-        }
-        let voids = |mark: Mark| self.marks.get(&mark).is_some_and(|since| epoch < *since);
-        let (marks, _) = marks.as_chunks::<8>();
-        let void = voids(Mark::EVERYTHING) || marks.iter().any(|mark| voids(Mark(u64::from_be_bytes(*mark))));
-        (!void).then_some(said)
+        let (epoch, marks, said) = split(content)?;
+        self.stand(epoch, marks).then_some(said)
     }
+
+    /// Whether what rests on that is still good.
+    pub(super) fn hold(&self, holder: &Holder) -> bool {
+        self.stand(holder.epoch, holder.marks.iter().copied())
+    }
+
+    /// The same of those whom a block of everything leaves in.
+    pub(super) fn hold_by_name(&self, holder: &Holder) -> bool {
+        self.are_not_named(holder.epoch, holder.marks.iter().copied())
+    }
+
+    fn stand(&self, epoch: RevocationEpoch, marks: impl Iterator<Item = Mark>) -> bool {
+        self.are_not_named(epoch, std::iter::once(Mark::EVERYTHING).chain(marks))
+    }
+
+    fn are_not_named(&self, epoch: RevocationEpoch, mut marks: impl Iterator<Item = Mark>) -> bool {
+        let voids = |mark: Mark| self.marks.get(&mark).is_some_and(|since| epoch < *since);
+        epoch >= self.forgotten && (self.marks.is_empty() || !marks.any(voids))
+    }
+}
+
+/// The epoch, the marks, and what is said behind them.
+fn split(content: &[u8]) -> Option<(RevocationEpoch, impl Iterator<Item = Mark>, &[u8])> {
+    let (epoch, rest) = content.split_first_chunk::<8>()?;
+    let (count, rest) = rest.split_first_chunk::<2>()?;
+    let (marks, said) = rest.split_at_checked(usize::from(u16::from_be_bytes(*count)) * 8)?;
+    let (marks, _) = marks.as_chunks::<8>();
+    let marks = marks.iter().map(|mark| Mark(u64::from_be_bytes(*mark)));
+    Some((RevocationEpoch(u64::from_be_bytes(*epoch)), marks, said))
 }
 
 #[cfg(test)]

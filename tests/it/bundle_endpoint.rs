@@ -154,3 +154,81 @@ async fn a_bundle_comes_from_the_endpoint_that_the_bundle_before_it_vouches_for_
     endpoint.says(&bundle(4, &[(&two, "two"), (&three, "three")], &[&second]));
     eventually_within(SOON, "the third key", async || status(&three, "three").await == 200).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_of_another_trust_domain_is_known_by_the_bundle_of_that_one_as_it_is_now() {
+    const GUARD: &str = "spiffe://guard.test/bundles";
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let (own, first, second) = (Authority::new(), Authority::new(), Authority::new());
+    let [one, two, three, foreign] = [(); 4].map(|()| Holder::new());
+    // Its bundle has no root of its own: that is none of the endpoint's business here.
+    let endpoint = Endpoint::start(&svid(&first, GUARD), &bundle(1, &[(&one, "one")], &[])).await;
+    let place = tempfile::tempdir().unwrap();
+    let known = place.path().join("guard.json");
+    let vouches = |roots: &[&Authority], sequence: u64| {
+        // Whole or not at all: it is read at any moment.
+        let next = place.path().join("next.json");
+        std::fs::write(&next, bundle(sequence, &[(&foreign, "one")], roots).to_string()).unwrap();
+        std::fs::rename(next, &known).unwrap();
+    };
+    vouches(&[&first], 1);
+    let domains = format!(
+        "[issuers.mesh]\nkind = \"spiffe\"\ntrust_domain = \"mesh.test\"\nbundle = \"{}\"\nendpoint_id = \"{GUARD}\"\n\
+         [issuers.guard]\nkind = \"spiffe\"\ntrust_domain = \"guard.test\"\nbundle = \"file:{}\"\n",
+        endpoint.url,
+        known.display()
+    );
+    let agents = format!(
+        "[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\nenvironments = [\"development\"]\n\
+         [agents.bot]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"autonomous\"\nmandates = \"optional\"\n\
+         environments = [\"development\"]\nclients = [{{ issuer = \"mesh\", client_id = \"{BOT}\" }}]\n"
+    );
+    let gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .sections(&domains)
+        .policy("p, anyone, *, */*, call, -, allow\n")
+        .policy_file("agents.toml", &agents)
+        .start()
+        .await;
+    let status = async |key: &Holder, id: &str| {
+        let now = jiff::Timestamp::now().as_second();
+        let claims = json!({ "sub": BOT, "aud": [gateway.resource()], "exp": now + 300, "iat": now });
+        let token = key.sign(&(json!({ "alg": "ES256", "kid": id }), claims));
+        call_as(&gateway.resource(), &format!("Bearer {token}"), &[]).await.status
+    };
+    eventually_within(SOON, "the bundle", async || status(&one, "one").await == 200).await;
+    // Whoever vouches for the endpoint vouches for nobody in the domain.
+    assert_eq!(status(&foreign, "one").await, 401);
+    let doctor = gateway.command(&["doctor", "--config", "servers.toml", "--json"]);
+    let told = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(told.contains("the bundle of mesh.test verifies JWT-SVIDs (1 of its keys)"), "{told}");
+
+    // Neither whom the domain itself vouches for, nor another workload of the other one, nor that name from elsewhere.
+    endpoint.says(&bundle(2, &[(&two, "two")], &[&own]));
+    let failures = || gateway.log().matches("the bundle of a trust domain was not read").count();
+    for (shown, why) in [
+        (svid(&own, GUARD), "guard.test has not issued its certificate"),
+        (svid(&second, GUARD), "guard.test has not issued its certificate"),
+        (svid(&own, SERVER), "its certificate is not that of spiffe://guard.test/bundles"),
+        (svid(&first, "spiffe://guard.test/other"), "its certificate is not that of spiffe://guard.test/bundles"),
+    ] {
+        endpoint.shows(&shown);
+        let before = failures();
+        eventually_within(SOON, why, async || failures() > before + 1).await;
+        assert!(gateway.log().contains(why), "{why}");
+        assert_eq!((status(&two, "two").await, status(&one, "one").await), (401, 200), "{why}");
+    }
+
+    // The roots of the other one change, and the endpoint is known by the new ones and not by the old ones.
+    vouches(&[&second], 2);
+    endpoint.shows(&svid(&second, GUARD));
+    eventually_within(SOON, "the second bundle", async || status(&two, "two").await == 200).await;
+    assert_eq!(status(&one, "one").await, 401);
+    endpoint.shows(&svid(&first, GUARD));
+    endpoint.says(&bundle(3, &[(&three, "three")], &[]));
+    let before = failures();
+    eventually_within(SOON, "it not to be taken", async || failures() > before + 1).await;
+    assert_eq!((status(&three, "three").await, status(&two, "two").await), (401, 200));
+    vouches(&[&first], 3);
+    eventually_within(SOON, "the third bundle", async || status(&three, "three").await == 200).await;
+}

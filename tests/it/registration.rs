@@ -6,9 +6,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::scripted::Scripted;
+
+mod taken_back;
 
 const CALLBACK: &str = "http://127.0.0.1:4711/callback";
 const VERIFIER: &str = "a-verifier-that-is-long-enough-for-the-specification-0123456789";
@@ -48,15 +50,19 @@ impl Answered {
 }
 
 impl Registered {
-    #[expect(clippy::disallowed_methods, reason = "a test's client needs no SSRF guard")]
     async fn start(more: &str) -> Self {
+        Self::start_with(more, |setup| setup).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test's client needs no SSRF guard")]
+    async fn start_with(more: &str, changed: impl FnOnce(Setup) -> Setup) -> Self {
         let issuer = Issuer::start().await;
         issuer.logs_in(issuer.claims("alice", &["developers"], ""));
         let upstream = Scripted::echo().await;
         let lines = format!("[issuers.test.registration]\nclient_id = \"shared\"\n{more}");
         let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "").sections(&lines);
         std::fs::write(setup.directory().join("client-secret"), "the secret of the shared client").unwrap();
-        let gateway = setup.start().await;
+        let gateway = changed(setup).start().await;
         let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Self { issuer, _upstream: upstream, gateway, http }
     }

@@ -200,6 +200,64 @@ async fn a_review_comes_back_with_its_deadline_where_the_store_of_before_is_rest
 }
 
 #[tokio::test]
+async fn a_review_that_came_back_stays_open_while_its_grants_cannot_be_looked_up() {
+    let issuer = Issuer::start().await;
+    let upstream = upstream().await;
+    let setup = setup(&issuer, &upstream).record("segment_bytes = \"4KiB\"\ncompress = false\n");
+    let Some(setup) = setup.issuer_lines("token_life_max = \"60d\"\n").own_clock() else { return };
+    let mut gateway = setup.start().await;
+    let mut claims = issuer.claims("alice", &[], &gateway.resource());
+    claims["exp"] = json!(claims["exp"].as_i64().unwrap() + 30 * 24 * 3600);
+    let alice = gateway.client(&issuer.sign(&claims));
+    // The record goes on in other files, the first of which no later start has to read.
+    for _ in 0..10 {
+        assert!(may(&alice, "used").await);
+    }
+    assert!(gateway.stop().await.success());
+    gateway.launch().await;
+    assert!(gateway.command(&["state", "backup", "kept"]).status.success());
+    let review = answered(&gateway, &["review", "open", "--deadline", "14"]);
+    let id = review["id"].as_str().unwrap().to_owned();
+    gateway.store_of_before().await;
+    let reconciled = gateway.command(&["store", "reconcile"]);
+    assert!(reconciled.status.success(), "{reconciled:?}");
+
+    // Its deadline has passed, and what was used nobody can read: that is where a link stands.
+    let mut segments: Vec<_> = std::fs::read_dir(gateway.state().join("journal"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+        .collect();
+    segments.sort();
+    assert!(segments.len() > 2, "{segments:?}");
+    let aside = gateway.place().join("aside.jsonl");
+    std::fs::rename(&segments[0], &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &segments[0]).unwrap();
+    gateway.set_clock(&format!("+{}", 15 * 24 * 3600));
+    gateway.launch().await;
+    eventually("it not to be closed", async || gateway.log().contains("a review is over, and could not be closed"))
+        .await;
+    let refused = gateway.command(&["review", "close", &id, "--config", "servers.toml"]);
+    assert!(!refused.status.success(), "{refused:?}");
+    let shown = answered(&gateway, &["review", "show", &id]);
+    assert!(shown["closed"].is_null() && shown["grants"].as_array().unwrap().is_empty(), "{shown}");
+    assert!(may(&alice, "unused").await, "nothing has ended unseen");
+
+    // As soon as it can be read again, it is closed with its grants.
+    assert!(gateway.stop().await.success());
+    std::fs::remove_file(&segments[0]).unwrap();
+    std::fs::rename(&aside, &segments[0]).unwrap();
+    gateway.launch().await;
+    eventually("it to be closed with its grants", async || {
+        let shown = answered(&gateway, &["review", "show", &id]);
+        let all = shown["grants"].as_array().unwrap();
+        shown["closed"]["by"] == "deadline" && all.len() == 3 && all.iter().all(|one| one["answer"] == "ended")
+    })
+    .await;
+    assert!(!may(&alice, "unused").await);
+}
+
+#[tokio::test]
 async fn a_review_that_misses_its_deadline_is_closed_by_itself() {
     let issuer = Issuer::start().await;
     let upstream = upstream().await;

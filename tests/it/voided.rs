@@ -14,8 +14,8 @@ use crate::support::postgres::Database;
 use crate::support::scripted::tool;
 use crate::tasks::{EXTENSION, Task, ask, begin, extension, working};
 
-const ADMIN: &str = "clients = [{ issuer = \"test\", client_id = \"test-admin\" }]";
-const RULES: &str = "g, group:test/admins, role:admin, *\np, role:admin, *, bailiwick/*, admin, -, allow\n";
+pub const ADMIN: &str = "clients = [{ issuer = \"test\", client_id = \"test-admin\" }]";
+pub const RULES: &str = "g, group:test/admins, role:admin, *\np, role:admin, *, bailiwick/*, admin, -, allow\n";
 
 /// More tools than a page has; `job` becomes a task, and `ask` asks.
 async fn upstream() -> Peer {
@@ -78,14 +78,14 @@ impl Handles {
 const GOOD: [bool; 4] = [true; 4];
 const VOID: [bool; 4] = [false; 4];
 
-fn revoke(gateway: &Gateway, arguments: &[&str]) {
+pub fn revoke(gateway: &Gateway, arguments: &[&str]) {
     let arguments: Vec<_> = ["revoke"].iter().chain(arguments).chain(&["--config", "servers.toml"]).copied().collect();
     let output = gateway.command(&arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Lifts all that holds.
-async fn lift(issuer: &Issuer, gateway: &Gateway) {
+pub async fn lift(issuer: &Issuer, gateway: &Gateway) {
     let token = issuer.sign(&issuer.administrator("ann", &["admins"], &gateway.admin));
     let at = |path: &str| Client::new(&format!("{}/api/v1{path}", gateway.admin), Some(&token));
     let held = at("/revocations").bare(reqwest::Method::GET, &[]).await;

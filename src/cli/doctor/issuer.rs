@@ -10,7 +10,7 @@ use crate::identity::{BundleFacts, look_at_bundle};
 /// What one issuer says, in findings about it and about its clock.
 pub async fn findings(config: &Config, issuer: &IssuerConfig) -> (Vec<Finding>, Vec<Finding>) {
     if let IssuerKind::Spiffe(spiffe) = &issuer.kind {
-        let looked = look_at_bundle(issuer, spiffe, config.gateway.listen.ip().is_loopback()).await;
+        let looked = look_at_bundle(issuer, spiffe, (&config.issuers, config.gateway.listen.ip().is_loopback())).await;
         return (vec![bundle(issuer, spiffe, &looked)], Vec::new());
     }
     let survey = survey(issuer, config.gateway.listen.ip().is_loopback()).await;

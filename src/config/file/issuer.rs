@@ -52,6 +52,8 @@ enum Constraint {
 pub struct Seen {
     issuers: HashSet<String>,
     prefixes: Prefixes,
+    /// Bundle endpoints that are known by their SVIDs.
+    pub endpoints: Vec<super::spiffe::Endpoint>,
 }
 
 /// Reads one issuer; `seen` knows those before it.
@@ -63,7 +65,10 @@ pub fn read(
 ) -> Option<IssuerConfig> {
     let kind = super::spiffe::read(&mut table, base, loopback_allowed);
     let issuer = match &kind {
-        Some(IssuerKind::Spiffe(spiffe)) => read_trust_domain(&mut table, spiffe, &mut seen.issuers),
+        Some(IssuerKind::Spiffe(spiffe)) => {
+            seen.endpoints.push((table.place("endpoint_id"), spiffe.trust_domain.clone()));
+            read_trust_domain(&mut table, spiffe, &mut seen.issuers)
+        }
         _ => read_issuer(&mut table, loopback_allowed, &mut seen.issuers),
     };
     let audiences = table.get::<Vec<String>>("audiences");

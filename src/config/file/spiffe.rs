@@ -2,14 +2,16 @@
 //!
 //! Invariant: a key that means nothing for the kind is a mistake, so no one believes that it does something.
 
+use std::ops::Range;
 use std::path::Path;
 
 use serde::Deserialize;
 
 use super::address::{http_url, is_loopback};
+use crate::config::IssuerConfig;
 use crate::config::leaf::Period;
 use crate::config::reader::Table;
-use crate::config::spiffe::{BundleEndpoint, BundlePlace, IssuerKind, SpiffeConfig, TrustDomain};
+use crate::config::spiffe::{BundleEndpoint, BundlePlace, IssuerKind, KnownBy, SpiffeConfig, TrustDomain};
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
@@ -32,6 +34,9 @@ const OIDC_KEYS: [&str; 10] = [
     "scopes",
     "scope_rules",
 ];
+
+/// Where an endpoint's SVID is named, and whose bundle it has.
+pub type Endpoint = (Range<usize>, TrustDomain);
 
 /// Reads the kind, before any other key is.
 pub fn read(table: &mut Table<'_, '_>, base: &Path, loopback_allowed: bool) -> Option<IssuerKind> {
@@ -64,48 +69,87 @@ pub fn read(table: &mut Table<'_, '_>, base: &Path, loopback_allowed: bool) -> O
     let trust_domain = TrustDomain::new(domain.get_ref()).map_err(|message| table.mistake(&domain.span(), message));
     let place = place(bundle.get_ref(), base, loopback_allowed);
     let place = place.map_err(|message| table.mistake(&bundle.span(), message));
-    let endpoint = match (id, first) {
-        (None, None) => None,
-        (Some(id), Some(first)) => Some((id, first)),
-        (Some(written), None) | (None, Some(written)) => {
-            let both = "write `endpoint_id` and `endpoint_bundle`, both or neither: an endpoint is known by its SVID, and \
-                        that by a bundle which is here already";
-            table.mistake(&written.span(), both.to_owned());
-            return None;
-        }
-    };
-    let place = match (place, endpoint) {
-        (Ok(place), Some((id, first))) => {
-            let found = known_by_svid(place, trust_domain.as_ref().ok(), id.get_ref(), first.get_ref(), base);
+    if let (None, Some(first)) = (&id, &first) {
+        let message = "`endpoint_bundle` says nothing without `endpoint_id`: write both, or neither";
+        table.mistake(&first.span(), message);
+        return None;
+    }
+    let place = match (place, id, trust_domain.as_ref()) {
+        (Ok(place), Some(id), Ok(own)) => {
+            let first = first.as_ref().map(|first| first.get_ref().as_str());
+            let found = known_by_svid(place, own, id.get_ref(), first, base);
             found.map_err(|message| table.mistake(&id.span(), message))
         }
-        (place, _) => place,
+        (place, _, _) => place,
     };
     let svid_life_max = svid_life_max?.0;
     Some(IssuerKind::Spiffe(SpiffeConfig { trust_domain: trust_domain.ok()?, bundle: place.ok()?, svid_life_max }))
 }
 
-/// The same endpoint, known by the SVID of a workload of its trust domain (profile `https_spiffe`).
+/// The same endpoint, known by its SVID (profile `https_spiffe`).
 fn known_by_svid(
     place: BundlePlace,
-    domain: Option<&TrustDomain>,
+    own: &TrustDomain,
     id: &str,
-    first: &str,
+    first: Option<&str>,
     base: &Path,
 ) -> Result<BundlePlace, String> {
     let url = match place {
         BundlePlace::Web(url) if url.scheme() == "https" => url,
         _ => return Err("an `endpoint_id` is that of a bundle endpoint: write its https:// URL as `bundle`".to_owned()),
     };
-    let path = domain.and_then(|domain| id.strip_prefix(&format!("spiffe://{domain}/")));
-    if path.is_none_or(str::is_empty) {
-        return Err("the endpoint is a workload of the trust domain itself: write endpoint_id = \
-                    \"spiffe://TRUST-DOMAIN/PATH\""
-            .to_owned());
-    }
-    match first.strip_prefix("file:").filter(|path| !path.is_empty()) {
-        Some(path) => Ok(BundlePlace::Spiffe(BundleEndpoint { url, id: id.to_owned(), first: base.join(path) })),
-        None => Err("write endpoint_bundle = \"file:PATH\": a bundle that is here already".to_owned()),
+    let named =
+        id.strip_prefix("spiffe://").and_then(|named| named.split_once('/')).filter(|(_, path)| !path.is_empty());
+    let named = named.ok_or("the endpoint is a workload: write endpoint_id = \"spiffe://TRUST-DOMAIN/PATH\"")?;
+    let named = TrustDomain::new(named.0)?;
+    let first = first.map(|first| first.strip_prefix("file:").filter(|path| !path.is_empty()));
+    let known_by = match first {
+        Some(_) if named != *own => {
+            return Err(format!(
+                "the endpoint is a workload of {named}, and known by the bundle of that trust domain: remove \
+                 `endpoint_bundle`"
+            ));
+        }
+        None if named != *own => KnownBy::Another(named),
+        Some(Some(path)) => KnownBy::ItsOwn(base.join(path)),
+        Some(None) | None => {
+            return Err("the endpoint is known by the bundle before, and by which the first time: write \
+                        endpoint_bundle = \"file:PATH\", a bundle that is here already"
+                .to_owned());
+        }
+    };
+    Ok(BundlePlace::Spiffe(BundleEndpoint { url, id: id.to_owned(), known_by }))
+}
+
+/// Holds endpoints that other trust domains vouch for against those that are declared; `whole` where every issuer was
+/// understood.
+pub fn hold_vouchers(top: &Table<'_, '_>, endpoints: &[Endpoint], issuers: &[&IssuerConfig], whole: bool) {
+    let domain = |name: &TrustDomain| {
+        let mut all = issuers.iter().filter_map(|issuer| match &issuer.kind {
+            IssuerKind::Spiffe(spiffe) => Some(spiffe),
+            IssuerKind::Oidc => None,
+        });
+        all.find(|spiffe| spiffe.trust_domain == *name)
+    };
+    for (span, own) in endpoints {
+        let Some(voucher) = domain(own).and_then(SpiffeConfig::voucher) else { continue };
+        if domain(voucher).is_none() {
+            if whole {
+                let message = format!(
+                    "no issuer is the trust domain {voucher}, whose bundle vouches for the endpoint: write \
+                     [issuers.ALIAS] with kind = \"spiffe\" and trust_domain = \"{voucher}\""
+                );
+                top.mistake(span, message);
+            }
+            continue;
+        }
+        // As many steps as there are trust domains come around, or nowhere.
+        let mut vouching = std::iter::successors(Some(voucher), |name| domain(name)?.voucher()).take(issuers.len());
+        if vouching.any(|name| name == own) {
+            let message = "the endpoint is known by a bundle whose endpoint is known by this one: none of them would \
+                           ever be known; give one of them a bundle of another kind";
+            top.mistake(span, message);
+        }
     }
 }
 

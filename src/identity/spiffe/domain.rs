@@ -17,11 +17,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::bundle::Bundle;
-use super::endpoint::{Endpoint, Known};
+use super::endpoint::{Endpoint, Known, Neighbours, Vouching};
 use super::roots::Roots;
 use crate::config::IssuerConfig;
 use crate::config::set::replaceable;
-use crate::config::spiffe::{BundleEndpoint, BundlePlace, SpiffeConfig};
+use crate::config::spiffe::{BundleEndpoint, BundlePlace, KnownBy, SpiffeConfig};
 use crate::egress::workload::{Asked, Bundles};
 use crate::egress::{self, EgressError, EgressPolicy, OauthClient, oauth_client, oauth_client_trusting};
 use crate::identity::issuer::{IssuerReadiness, News, pause_after};
@@ -29,6 +29,9 @@ use crate::ids::{Digest, IssuerAlias};
 use crate::limit;
 
 mod follow;
+mod look;
+
+pub use look::{BundleFacts, look_at_bundle};
 
 /// One trust domain as we know it.
 #[derive(Debug)]
@@ -40,8 +43,10 @@ pub(in crate::identity) struct Domain {
     known: ArcSwapOption<Bundle>,
     /// The roots that the Workload API says, which come apart from the keys.
     apart: ArcSwapOption<Roots>,
-    /// The roots by which a bundle endpoint is known that has an SVID.
+    /// The roots by which a bundle endpoint is known that has an SVID of the trust domain itself.
     trusted: Known,
+    /// The others, one of which may vouch for its endpoint.
+    neighbours: Arc<Neighbours>,
     /// Rises whenever something that was verified before must be looked at again.
     generation: Arc<AtomicU64>,
     /// Requests that wait for the bundle; more are answered at once.
@@ -83,6 +88,7 @@ impl Domain {
             known: ArcSwapOption::empty(),
             apart: ArcSwapOption::empty(),
             trusted: Known::default(),
+            neighbours: Arc::default(),
             generation: Arc::default(),
             waiting: Semaphore::new(limit::JWKS_WAITING_MAX),
             attempts: watch::Sender::new(Attempt::default()),
@@ -96,6 +102,11 @@ impl Domain {
     /// The same, which tells others when its bundle changes.
     pub fn telling(self, news: &News) -> Self {
         Self { news: Arc::clone(news), ..self }
+    }
+
+    /// The same among others.
+    pub fn among(self, neighbours: &Arc<Neighbours>) -> Self {
+        Self { neighbours: Arc::clone(neighbours), ..self }
     }
 
     /// The same in the place of another one, which knows how far the trust domain had come.
@@ -202,6 +213,10 @@ impl Domain {
             return self.follow(socket).await;
         }
         let (mut client, mut failures) = (None, 0_u32);
+        if let Some(voucher) = self.config.voucher().and_then(|name| self.neighbours.find(name)) {
+            // Both begin at once, and one is not known before the other.
+            voucher.wait_for_roots().await;
+        }
         loop {
             let outcome = match &client {
                 Some(client) => self.read(Option::as_ref(client)).await,
@@ -253,18 +268,29 @@ impl Domain {
             BundlePlace::File(_) | BundlePlace::Workload(_) => return Ok(None),
             // Reading the system's roots takes milliseconds; not on a worker that answers requests.
             BundlePlace::Web(_) => Box::new(move || oauth_client(policy)),
-            BundlePlace::Spiffe(BundleEndpoint { id, first, .. }) => {
-                let path = first.clone();
-                let text =
-                    tokio::task::spawn_blocking(move || file(&path)).await.map_err(|error| error.to_string())??;
-                let told = |problem: String| format!("{}: {problem}", first.display());
-                self.trusted.store(Some(rooted(Bundle::read(&text).map_err(told)?).map_err(told)?.anchors));
-                let endpoint = Endpoint::new(id, &self.trusted);
+            BundlePlace::Spiffe(BundleEndpoint { id, known_by, .. }) => {
+                let vouching = match known_by {
+                    KnownBy::Another(name) => Vouching::Another(name.clone(), Arc::clone(&self.neighbours)),
+                    KnownBy::ItsOwn(first) => {
+                        let path = first.clone();
+                        let text = tokio::task::spawn_blocking(move || file(&path)).await;
+                        let text = text.map_err(|error| error.to_string())??;
+                        let told = |problem: String| format!("{}: {problem}", first.display());
+                        self.trusted.store(Some(rooted(Bundle::read(&text).map_err(told)?).map_err(told)?.anchors));
+                        Vouching::Itself(Arc::clone(&self.trusted))
+                    }
+                };
+                let endpoint = Endpoint::new(id, vouching);
                 Box::new(move || oauth_client_trusting(policy, endpoint))
             }
         };
         let built = tokio::task::spawn_blocking(build).await;
         built.map_err(|error| error.to_string())?.map(Some).map_err(|error| error.to_string())
+    }
+
+    /// Whether its endpoint is known by the bundle before.
+    const fn vouches_for_itself(&self) -> bool {
+        matches!(self.config.bundle, BundlePlace::Spiffe(_)) && self.config.voucher().is_none()
     }
 
     async fn read(&self, client: Option<&OauthClient>) -> Result<Bundle, String> {
@@ -290,7 +316,7 @@ impl Domain {
             }
         };
         let fresh = Bundle::read(&text)?;
-        let fresh = if matches!(self.config.bundle, BundlePlace::Spiffe(_)) { rooted(fresh)? } else { fresh };
+        let fresh = if self.vouches_for_itself() { rooted(fresh)? } else { fresh };
         let had = *self.highest.lock().unwrap_or_else(PoisonError::into_inner);
         match (had, fresh.sequence) {
             (Some(had), Some(came)) if came < had => Err(format!(
@@ -308,7 +334,7 @@ impl Domain {
                 let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
                 *highest = (*highest).max(bundle.sequence);
                 drop(highest);
-                if matches!(self.config.bundle, BundlePlace::Spiffe(_)) {
+                if self.vouches_for_itself() {
                     self.trusted.store(Some(Arc::clone(&bundle.anchors)));
                 }
                 let before = self.known.swap(Some(Arc::new(bundle)));
@@ -331,49 +357,6 @@ impl Domain {
             attempt.count += 1;
             attempt.problem = problem;
         });
-    }
-}
-
-/// What a bundle holds, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BundleFacts {
-    /// Keys that verify JWT-SVIDs.
-    pub jwt_keys: usize,
-    /// Whether it has roots, which verify X.509-SVIDs.
-    pub roots: bool,
-    /// How often it wants to be read.
-    pub refresh: Duration,
-    /// Why its keys, or its roots, cannot be had, where they come apart.
-    pub without: Option<String>,
-}
-
-/// Reads the bundle of a trust domain once, as a gateway with this listener would.
-///
-/// # Errors
-/// Why it cannot be had, in words.
-pub async fn look_at_bundle(
-    issuer: &IssuerConfig,
-    config: &SpiffeConfig,
-    listens_on_loopback: bool,
-) -> Result<BundleFacts, String> {
-    let domain = Domain::new(issuer, config, listens_on_loopback, CancellationToken::new());
-    let bundle = domain.read(domain.client().await?.as_ref()).await;
-    let BundlePlace::Workload(socket) = &config.bundle else {
-        let bundle = bundle?;
-        let (jwt_keys, roots) = (bundle.len(), bundle.roots.is_some());
-        return Ok(BundleFacts { jwt_keys, roots, refresh: bundle.refresh, without: None });
-    };
-    // Each of the two lets somebody in by itself.
-    let keys = bundle.map(|bundle| bundle.len()).map_err(|problem| format!("no keys for JWT-SVIDs: {problem}"));
-    let roots = domain.read_roots(socket).await.map(|roots| roots.verifier.is_some());
-    let roots = roots.map_err(|problem| format!("no roots for X.509-SVIDs: {problem}"));
-    let problems: Vec<&str> =
-        [keys.as_ref().err(), roots.as_ref().err()].into_iter().flatten().map(String::as_str).collect();
-    let without = (!problems.is_empty()).then(|| problems.join("; "));
-    let (jwt_keys, roots) = (keys.unwrap_or(0), roots.unwrap_or(false));
-    match without {
-        Some(problem) if jwt_keys == 0 && !roots => Err(problem),
-        without => Ok(BundleFacts { jwt_keys, roots, refresh: limit::BUNDLE_REFRESH_USUAL, without }),
     }
 }
 

@@ -13,6 +13,7 @@ mod x509;
 
 pub(super) use domain::Domain;
 pub use domain::{BundleFacts, look_at_bundle};
+pub(super) use endpoint::Neighbours;
 pub(super) use id::SpiffeId;
 pub(super) use jwt::svid;
 pub(super) use x509::named;

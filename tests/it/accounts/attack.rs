@@ -115,6 +115,42 @@ async fn whoever_was_revoked_meanwhile_links_nothing() {
 }
 
 #[tokio::test]
+async fn whoever_had_begun_before_they_were_revoked_links_nothing_once_that_is_lifted() {
+    use crate::voided::{ADMIN, RULES, lift, revoke};
+    let (issuer, service) = (Issuer::start().await, Linked::start().await);
+    let policy = format!("{DEVELOPERS_MAY}{RULES}");
+    let gateway = setup(&issuer, &service).policy(&policy).admin(ADMIN).start().await;
+    let running = Running { issuer, service, gateway };
+    // One browser at the issuer, one at our page, one at the service.
+    let begin = async |link: &str| {
+        running.issuer.seat(vec![Person::new("bob", &["developers"])]);
+        let [mut one, mut two, mut three] = [(); 3].map(|()| Browser::default());
+        let at_issuer = one.follow_until(&format!("{link}/sign-in"), "/link/signed-in").await.url;
+        let at_page = two.follow(&format!("{link}/sign-in")).await.button().unwrap();
+        let go = three.follow(&format!("{link}/sign-in")).await.button().unwrap();
+        let at_service = three.follow_until(&go, "/link/callback").await.url;
+        [(one, at_issuer), (two, at_page), (three, at_service)]
+    };
+    for goes_on in [false, true] {
+        let link = running.link("bob").await;
+        let begun = begin(&link).await;
+        if !goes_on {
+            revoke(&running.gateway, &["subject", "user:test/bob"]);
+            lift(&running.issuer, &running.gateway).await;
+        }
+        for (mut browser, next) in begun {
+            let page = browser.follow(&next).await;
+            assert_eq!(page.status == 200, goes_on, "{next} {}", page.text);
+        }
+        let linked = running.gateway.command(&["vault", "list", "--json", "--config", "servers.toml"]);
+        assert_eq!(String::from_utf8_lossy(&linked.stdout).contains("user:test/bob"), goes_on, "{linked:?}");
+        if !goes_on {
+            assert_eq!(Browser::default().get(&link).await.status, 410);
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_answer_of_an_issuer_leaves_nothing_behind_and_one_person_has_so_many() {
     let running = start().await;
     let link = running.link("ann").await;

@@ -79,6 +79,25 @@ async fn a_session_ends_with_its_person_and_with_signing_out() {
 }
 
 #[tokio::test]
+async fn a_session_of_before_its_person_was_taken_back_is_over_also_where_nobody_looked_while_that_held() {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let lifting = format!("clients = [{{ issuer = \"test\", client_id = \"test-admin\" }}]\n{CONSOLE}");
+    let gateway = setup(&issuer, &upstream).admin(&lifting).start().await;
+    let running = Running { issuer, gateway, upstream };
+    let mut cid = running.signed_in("cid", &["admins"]).await;
+    let mut bob = running.signed_in("bob", &["admins"]).await;
+    crate::voided::revoke(&running.gateway, &["subject", "user:test/cid"]);
+    crate::voided::lift(&running.issuer, &running.gateway).await;
+    assert_eq!(bob.get("/admin/servers").await.status, 200);
+    let gone = cid.get("/admin/servers").await;
+    assert!(gone.status == 401 && gone.text.contains("revoked"), "{}", gone.text);
+    assert_eq!(running.signed_in("cid", &["admins"]).await.get("/admin/servers").await.status, 200);
+    // That everything is blocked does not hold for administrators, who have to lift it.
+    crate::voided::revoke(&running.gateway, &["everything"]);
+    assert_eq!(bob.get("/admin/servers").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_session_is_renewed_where_the_issuer_renews_it_and_else_ends_with_its_token() {
     let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
     let gateway = setup(&issuer, &upstream).issuer_lines("leeway = \"1ms\"\n").start().await;

@@ -480,3 +480,63 @@ async fn with_its_holders_access_a_mandate_is_over_for_good_whoever_opened_it() 
         assert_eq!(answer.tool_text(), "done", "{target}: {}", answer.text);
     }
 }
+
+#[tokio::test]
+async fn while_its_holders_access_is_taken_back_a_mandate_is_shown_as_revoked_and_so_is_what_is_below_it() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let bots = AGENTS.replace("[agents.bot]\nowner = \"user:test/owner\"", "[agents.bot]\nowner = \"user:test/bots\"");
+    assert_ne!(bots, AGENTS);
+    let helper = "[agents.helper]\nowner = \"user:test/owner\"\npurpose = \"helps\"\nkind = \"autonomous\"\n\
+                  environments = [\"development\"]\n\
+                  clients = [{ issuer = \"test\", client_id = \"helper\", proof = \"private_key\" }]\n";
+    let agents = format!("{bots}{helper}");
+    let rules = format!(
+        "{RULES}p, agent:helper, *, tools/*, call, -, allow\np, user:test/helper, *, tools/*, call, -, allow\n"
+    );
+    let templates = TEMPLATES.replace("agents = [\"bot\"]", "agents = [\"bot\", \"helper\", \"chief\"]");
+    let setup = setup(&issuer, &upstream).policy(&rules).policy_file("mandates.toml", &templates);
+    let gateway = setup.policy_file("agents.toml", &agents).admin(ADMIN).start().await;
+    let running = Running { issuer, upstream, gateway };
+    let states = |words: &[&str]| {
+        let listed =
+            running.gateway.command(&[&["mandates", "list", "--json", "--config", "servers.toml"], words].concat());
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap_or_else(|_| panic!("{listed:?}"));
+        let all = listed.as_array().unwrap().iter();
+        let told = all.map(|one| (one["mandate"]["id"].as_str().unwrap().to_owned(), one["state"].clone()));
+        told.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    for target in ["client test/bot", "subject user:test/bot", "agent bot", "owner user:test/bots"] {
+        let bot = running.bot();
+        let (above, handle) = open(&bot, json!({ "template": "nightly" })).await;
+        let given = json!({ "template": "nightly", "agent": "helper" });
+        let params = json!({ "name": "bailiwick__mandate_open", "arguments": given,
+            "_meta": { "dev.bailiwick/mandate": handle } });
+        let below = bot.modern("tools/call", params).await;
+        let opened = &below.result()["structuredContent"];
+        let text = |name: &str| opened[name].as_str().unwrap_or_else(|| panic!("{}", below.text)).to_owned();
+        let (below, part) = (text("id"), text("handle"));
+        let (other, _) = open(&running.software("chief"), json!({ "template": "nightly", "agent": "chief" })).await;
+        let helper = running.software("helper");
+        let answer = call(&helper, &part, "tools__echo", json!({})).await;
+        assert_eq!(answer.tool_text(), "done", "{target}: {}", answer.text);
+        let words: Vec<&str> = ["revoke"].into_iter().chain(target.split(' ')).collect();
+        let revoked = running.gateway.command(&[&words[..], &["--config", "servers.toml"]].concat());
+        assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+
+        let told = states(&[]);
+        assert_eq!((&told[&above], &told[&below]), (&json!("revoked"), &json!("revoked")), "{target}: {told:?}");
+        assert_eq!(told[&other], "active", "{target}: {told:?}");
+        assert_eq!(states(&["--active"]).keys().collect::<Vec<_>>(), [&other], "{target}");
+        let shown = running.gateway.command(&["mandates", "show", &above, "--json", "--config", "servers.toml"]);
+        let shown: Value = serde_json::from_slice(&shown.stdout).unwrap_or_else(|_| panic!("{shown:?}"));
+        assert_eq!(shown["state"], "revoked", "{target}: {shown}");
+        let over = call(&helper, &part, "tools__echo", json!({})).await;
+        assert_eq!(reason(&over), "mandate_ended", "{target}: {}", over.text);
+
+        crate::voided::lift(&running.issuer, &running.gateway).await;
+        let told = states(&[]);
+        assert_eq!((&told[&above], &told[&below]), (&json!("completed"), &json!("completed")), "{target}: {told:?}");
+        let ended = running.order(&format!("/mandates/{other}/complete"), json!({})).await;
+        assert_eq!(ended.status, 200, "{}", ended.text);
+    }
+}

@@ -72,11 +72,18 @@ fn what_would_let_a_stranger_in_is_a_mistake() {
         ("trust_domain = \"mesh.test\"\nbundle = \"unix:agent.sock\"", "absolute path"),
         ("trust_domain = \"mesh.test\"\nbundle = \"http://mesh.test/bundle\"", "somebody else's keys"),
         ("trust_domain = \"mesh.test\"\nbundle = \"https://127.0.0.1/bundle\"", "somebody else's keys"),
-        (&format!("{good}endpoint_id = \"spiffe://mesh.test/x\""), "both or neither"),
-        (&format!("{good}endpoint_bundle = \"file:b\""), "both or neither"),
+        (&format!("{good}endpoint_id = \"spiffe://mesh.test/x\""), "its https:// URL"),
+        (&format!("{good}endpoint_bundle = \"file:b\""), "nothing without `endpoint_id`"),
         (&format!("{good}endpoint_id = \"spiffe://mesh.test/x\"\nendpoint_bundle = \"file:b\""), "its https:// URL"),
-        (&endpoint("spiffe://other.test/x", "file:b"), "of the trust domain itself"),
-        (&endpoint("spiffe://mesh.test/", "file:b"), "of the trust domain itself"),
+        (&endpoint("spiffe://other.test/x", "file:b"), "known by the bundle of that trust domain: remove"),
+        (
+            &endpoint("spiffe://other.test/x", "").replace("endpoint_bundle = \"\"", ""),
+            "no issuer is the trust domain other.test",
+        ),
+        (&endpoint("spiffe://mesh.test/x", "").replace("endpoint_bundle = \"\"", ""), "is here already"),
+        (&endpoint("spiffe://Other.test/x", "file:b"), "is not a trust domain"),
+        (&endpoint("https://mesh.test/x", "file:b"), "the endpoint is a workload"),
+        (&endpoint("spiffe://mesh.test/", "file:b"), "the endpoint is a workload"),
         (&endpoint("spiffe://mesh.test/x", "b"), "is here already"),
         (&format!("{good}issuer = \"https://a.example\""), "`issuer` means nothing for an issuer of kind spiffe"),
         (&format!("{good}algorithms = [\"ES256\"]"), "`algorithms` means nothing"),
@@ -92,6 +99,36 @@ fn what_would_let_a_stranger_in_is_a_mistake() {
     assert!(mistakes(&oidc).contains("`trust_domain` means nothing for an issuer of kind oidc"));
     let none = SMALLEST.replace("issuer = \"https://login.example.com\"\n", "");
     assert!(mistakes(&none).contains("issuers.corp has no `issuer`: write issuer ="));
+}
+
+#[test]
+fn another_trust_domain_vouches_for_an_endpoint_where_it_is_declared_and_nobody_in_a_circle() {
+    let domain = |name: &str, bundle: &str| {
+        format!("[issuers.{name}]\nkind = \"spiffe\"\ntrust_domain = \"{name}.test\"\nbundle = {bundle}\n")
+    };
+    let by = |name: &str| format!("\"https://bundles.example/b\"\nendpoint_id = \"spiffe://{name}.test/server\"");
+    let file = || "\"file:b.json\"".to_owned();
+    let read = |all: &[(&str, String)]| {
+        let declared: String = all.iter().map(|(name, bundle)| domain(name, bundle)).collect();
+        format!("{SMALLEST}{declared}")
+    };
+    let good = config(&read(&[("one", by("two")), ("two", by("three")), ("three", file())]));
+    let voucher = |alias: &str| {
+        let issuer = good.issuers.iter().find(|issuer| issuer.alias.as_str() == alias).unwrap();
+        let IssuerKind::Spiffe(spiffe) = &issuer.kind else { panic!("not a trust domain") };
+        spiffe.voucher().map(ToString::to_string)
+    };
+    assert_eq!(["one", "two", "three"].map(voucher), [Some("two.test".into()), Some("three.test".into()), None]);
+    for circle in [
+        read(&[("one", by("two")), ("two", by("one"))]),
+        read(&[("one", by("two")), ("two", by("three")), ("three", by("one"))]),
+    ] {
+        let found = mistakes(&circle);
+        assert!(found.contains("none of them would ever be known"), "{found}");
+    }
+    // Whoever leads into a circle is not in it, and is told of nothing but it.
+    let found = mistakes(&read(&[("zero", by("one")), ("one", by("two")), ("two", by("one"))]));
+    assert_eq!(found.matches("none of them would ever be known").count(), 2, "{found}");
 }
 
 #[test]

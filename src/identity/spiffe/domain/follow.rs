@@ -88,7 +88,7 @@ impl Domain {
         Ok(())
     }
 
-    fn rooted(&self, outcome: Result<Roots, String>) {
+    pub(super) fn rooted(&self, outcome: Result<Roots, String>) {
         let problem = match outcome {
             Ok(roots) => {
                 let digest = roots.digest;
