@@ -123,19 +123,18 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Box<Request>
             let mandate = entry.proof().mandate().map(|held| Mandated::used(&gateway, held));
             let tied = Tied::of(entry.proof());
             breaker::sent(&gateway, entry.proof());
-            let (entry, followed_for, settling, again) = (Some(entry), None, None, Again::Once);
             Box::new(Running {
                 gateway,
-                entry,
+                entry: Some(entry),
                 exchange,
                 decisions,
                 request,
                 then,
-                followed_for,
+                followed_for: None,
                 mandate,
                 tied,
-                settling,
-                again,
+                settling: None,
+                again: Again::Once,
                 trace: trail.trace,
             })
         }
@@ -381,8 +380,8 @@ impl Running {
             Some(labels) => labels.settle(self.gateway.revocation_epoch()).await,
             None => Ok(()),
         };
-        let Some(settling) = self.settling.take() else { return Refusal::new(Reason::Internal).into() };
-        let (entry, outcome) = *settling;
+        let settling = self.settling.take().map(|settling| *settling);
+        let Some((entry, outcome)) = settling else { return Refusal::new(Reason::Internal).into() };
         let outcome = self.ended(entry, settled.map_or_else(Outcome::Failed, |()| outcome));
         self.trace.end(|| traced::ended(&outcome));
         outcome
