@@ -169,7 +169,7 @@ async fn open(
     }
     let asked = Asked::read(request)?;
     trail.name = Some(asked.name.to_string());
-    trail.leg.declared = asked.declared(request, gateway, None)?;
+    trail.leg.declared = asked.declared(request, gateway)?;
     let retry = Retry::read(asked.params(), gateway.sealer(), caller.principal())?;
     if let Some(retry) = &retry {
         trail.leg = trail.leg.clone().of_call(retry.call());
@@ -190,7 +190,7 @@ async fn open(
             }
         },
     };
-    trail.leg.declared = asked.declared(request, gateway, Some(&target))?;
+    trail.leg.declared = asked.declared_to(request, &target, trail.leg.declared.take())?;
     trail.target = Some(target.clone());
     let arguments = asked.arguments.map(|arguments| request.message.cut(arguments));
     if tool::is(&target) {

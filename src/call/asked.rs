@@ -101,24 +101,41 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// What its client declares that it is for, without what the record leaves out of its arguments; as long as nobody
-    /// knows where it goes, without whatever is left out anywhere.
+    /// What its client declares that it is for, as long as nobody knows where it goes: without whatever the record leaves
+    /// out of anybody's arguments.
     ///
     /// # Errors
     /// `parameters_invalid`.
-    pub fn declared(
+    pub fn declared(&self, request: &Request, gateway: &Gateway) -> Result<Option<Arc<Declared>>, Refusal> {
+        self.declared_without(request, |arguments| Hidden::named(gateway.config().record.redact.iter(), arguments))
+    }
+
+    /// The same for this target: without what the record leaves out of its arguments. Nothing is read again where nothing was
+    /// declared.
+    ///
+    /// # Errors
+    /// As [`Self::declared`].
+    pub fn declared_to(
         &self,
         request: &Request,
-        gateway: &Gateway,
-        target: Option<&Target>,
+        target: &Target,
+        declared: Option<Arc<Declared>>,
+    ) -> Result<Option<Arc<Declared>>, Refusal> {
+        match declared {
+            Some(_) => self
+                .declared_without(request, |arguments| Hidden::of(&target.server().redact, target.name(), arguments)),
+            None => Ok(None),
+        }
+    }
+
+    fn declared_without(
+        &self,
+        request: &Request,
+        hidden: impl FnOnce(Option<&Json>) -> Option<Box<Hidden>>,
     ) -> Result<Option<Arc<Declared>>, Refusal> {
         let Some(declared) = intent::read(self.params)? else { return Ok(None) };
         let arguments = self.arguments.map(|arguments| request.message.cut(arguments));
-        let hidden = match target {
-            Some(target) => Hidden::of(&target.server().redact, target.name(), arguments.as_ref()),
-            None => Hidden::named(gateway.config().record.redact.iter(), arguments.as_ref()),
-        };
-        Ok(Some(Arc::new(match hidden {
+        Ok(Some(Arc::new(match hidden(arguments.as_ref()) {
             Some(hidden) => declared.without(&hidden),
             None => declared,
         })))

@@ -351,9 +351,9 @@ impl<P: Pipeline> Front<P> {
         match (&parts.method, era) {
             (&Verb::POST, _) => {}
             (&Verb::GET, Era::Legacy) => {
-                if let Some(there) = self.stream_elsewhere(&caller, &endpoint, &parts.headers).await {
+                if let Some(there) = Box::pin(self.stream_elsewhere(&caller, &endpoint, &parts.headers)).await {
                     let origin = (peer, certificate.as_deref());
-                    return self.hand_on(&there, &caller, (&parts, Bytes::new()), origin, about).await;
+                    return Box::pin(self.hand_on(&there, &caller, (&parts, Bytes::new()), origin, about)).await;
                 }
                 return Box::pin(legacy::open_stream(self, outside, &caller, &endpoint, (&parts.headers, via))).await;
             }

@@ -208,7 +208,7 @@ impl<P: Pipeline> Front<P> {
 
     /// A session that was begun here and is alive.
     async fn own_session(&self, caller: &P::Caller, endpoint: &Endpoint, id: &str) -> Option<SessionKey> {
-        Some(self.alive(P::principal(caller), endpoint, id, None).await.ok()??.key)
+        Some(Box::pin(self.alive(P::principal(caller), endpoint, id, None)).await.ok()??.key)
     }
 
     fn there(&self, replica: ReplicaId) -> Option<There> {

@@ -23,6 +23,9 @@ impl Gateway {
         self.standing.compare(RevocationEpoch(known.0.saturating_add(1)), epoch)?;
         // Where nothing else has changed it is in force at once: reading the store takes several turns of its threads, each
         // of which waits for a processor that is busy.
+        // What rests on it is void before anybody comes back with a new login.
+        let marks: Vec<_> = revocation.target.marks().into_iter().map(|mark| (mark, epoch)).collect();
+        self.sealer.void(&marks, RevocationEpoch(0));
         if self.live.revocations.add(epoch, revocation) {
             self.put(None);
             self.decided_anew();

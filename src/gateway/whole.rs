@@ -340,11 +340,16 @@ impl Gateway {
     /// What the record here says.
     async fn own_answer(&self, question: Question) -> Result<Answer, Failure> {
         let unreadable = |problem: String| Failure::before(Reason::RecordUnavailable, problem);
-        let _place = READINGS.acquire().await.map_err(|error| unreadable(error.to_string()))?;
+        let place = READINGS.acquire().await.map_err(|error| unreadable(error.to_string()))?;
         let directory = journal::directory(&self.config().gateway.state);
         let files = Arc::clone(&self.snapshot().files);
         let world = World { files, overrides: self.reloader.files().overrides.clone() };
-        let answered = tokio::task::spawn_blocking(move || question.answer(&directory, &world)).await;
+        let reading = move || {
+            // Until it is read, also where whoever asked has given up.
+            let _held = place;
+            question.answer(&directory, &world)
+        };
+        let answered = tokio::task::spawn_blocking(reading).await;
         answered.map_err(|error| unreadable(error.to_string()))?.map_err(unreadable)
     }
 }

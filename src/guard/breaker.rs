@@ -308,7 +308,7 @@ fn outermost(held: &Held, count: impl Fn(&MandateId) -> Option<String>) -> Optio
 /// not be able to stop its callers everywhere.
 fn are_its_own(ends: &Ends, errors_min: usize) -> bool {
     if ends.are_of_one() {
-        return true;
+        return ends.errors() >= errors_min;
     }
     let errors_min = errors_min.max(2);
     ends.errors_of_each(errors_min.div_ceil(2)) >= errors_min

@@ -450,13 +450,6 @@ impl Identity {
         self.news.subscribe()
     }
 
-    /// What a token says that is only asked about: nothing of it is kept.
-    async fn look_at(&self, text: &str, digest: Digest) -> Result<Arc<Entry>, Stop> {
-        let settings = self.settings.load_full();
-        let mut basis = Basis { issuer: None, bundle: None, revision: settings.revision };
-        chain::examine(&settings, Fresh { text, digest, comes: false }, &mut basis).await
-    }
-
     async fn examine(&self, text: &str, digest: Digest) -> Result<Arc<Entry>, Stop> {
         let settings = self.settings.load_full();
         let mut basis = Basis { issuer: None, bundle: None, revision: settings.revision };

@@ -196,12 +196,16 @@ async fn what_a_gateway_has_stopped_is_refused_wherever_it_is_asked_and_a_questi
         let done = gateway.command(words);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     };
+    let gives_back = async |words: &[&str]| {
+        let done = gateway.piped(words, &elsewhere, "").await;
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
     says(&deep, "").await;
     for stop in [&["e1"][..], &["e1", "--for", "user:test/alice"]] {
         does(&[&["agents", "suspend"], stop].concat());
         says(&deep, "agent_inactive").await;
         says(&simple, "").await;
-        does(&[&["agents", "resume"], stop].concat());
+        gives_back(&[&["agents", "resume"], stop].concat()).await;
         says(&deep, "").await;
     }
     let doctor = async |token: &str| {
@@ -214,7 +218,7 @@ async fn what_a_gateway_has_stopped_is_refused_wherever_it_is_asked_and_a_questi
     assert!(!doctor(&deep).await.contains("accepted at"));
     does(&["agents", "suspend", "tools", "--server"]);
     says(&simple, "target_unknown").await;
-    does(&["agents", "resume", "tools", "--server"]);
+    gives_back(&["agents", "resume", "tools", "--server"]).await;
     says(&simple, "").await;
     does(&["revoke", "server", "tools"]);
     says(&simple, "target_unknown").await;

@@ -114,7 +114,9 @@ async fn a_call_whose_task_is_awaited_ends_once_rules_do_not_let_it_be_made_any_
     revoke(&gateway, "somebody");
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!calling.is_finished());
-    gateway.write_policy(&format!("{DEVELOPERS_MAY}p, anyone, *, tools/job, call, -, deny\n"));
+    gateway.write_policy(&format!(
+        "{DEVELOPERS_MAY}p, anyone, *, tools/plain, call, -, deny\np, anyone, *, tools/job, call, -, deny\n"
+    ));
     let began = Instant::now();
     assert!(gateway.command(&["reload"]).status.success());
     let answer = calling.await.unwrap();

@@ -156,7 +156,8 @@ impl TaskTopic {
                     Event::Notification(message) if !open.is_labelled => {
                         if let Some(report) = self.report(&message) {
                             silent.as_mut().reset(tokio::time::Instant::now() + limit::SESSION_IDLE);
-                            if tell.send(report).await.is_err() {
+                            // That nobody reads it in time is no loss; what would wait for that here is.
+                            if matches!(tell.try_send(report), Err(mpsc::error::TrySendError::Closed(_))) {
                                 return true;
                             }
                         }

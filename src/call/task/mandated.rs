@@ -38,8 +38,15 @@ pub fn watch(bearer: Bearer, grant: &Grant) {
                 () = mandate::at(Some(mandated.ends())) => break,
                 changed = decisions.changed() => if changed.is_err() { return },
                 () = mandate::at(next) => {
-                    // What is over is cancelled by nobody, and used no more.
-                    let Some(pause) = goes_on(&bearer.look().await) else { return };
+                    // With its process it is gone: nothing is under way, and nothing is left to cancel.
+                    if bearer.is_lost() {
+                        return;
+                    }
+                    // What is over is cancelled by nobody, and used no more. A server that does not answer keeps nobody for long
+                    // from noticing the end of the mandate.
+                    let looked = tokio::time::timeout(limit::TASK_POLL_MAX, bearer.look()).await;
+                    let pause = looked.map_or(Some(limit::TASK_POLL_MAX), |answer| goes_on(&answer));
+                    let Some(pause) = pause else { return };
                     next = pace.map(|pace| Instant::now() + pace.max(pause));
                 }
             }

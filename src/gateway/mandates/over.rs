@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::super::Gateway;
 use super::super::idle::UNUSED;
@@ -160,6 +161,7 @@ impl Gateway {
 /// Looks after the ends of mandates that nobody ordered here: what expired, and what ended at another replica.
 pub async fn follow_mandates(gateway: Arc<Gateway>) {
     let (stopping, mut decisions) = (gateway.stopping(), gateway.decisions());
+    let mut next = Instant::now() + limit::MANDATES_LOOK_INTERVAL;
     loop {
         let is_time = tokio::select! {
             () = stopping.cancelled() => return,
@@ -167,9 +169,10 @@ pub async fn follow_mandates(gateway: Arc<Gateway>) {
                 if changed.is_err() {
                     return;
                 }
-                false
+                // However often something is decided, it is looked.
+                Instant::now() >= next
             }
-            () = tokio::time::sleep(limit::MANDATES_LOOK_INTERVAL) => true,
+            () = tokio::time::sleep_until(next) => true,
         };
         gateway.drop_ended_mandates().await;
         if is_time {
@@ -179,6 +182,7 @@ pub async fn follow_mandates(gateway: Arc<Gateway>) {
                 tracing::debug!(%failure, "that mandates are used is told later");
             }
             gateway.look_for_ends(&mut decisions).await;
+            next = Instant::now() + limit::MANDATES_LOOK_INTERVAL;
         }
     }
 }

@@ -422,11 +422,11 @@ mod tests {
         let state = StateDirectory::open(place.path()).unwrap();
         let store = Store::open(&state, &crate::config::StoreConfig::Sqlite).await.unwrap();
         let mandates = Mandates::new(Arc::new(store.clone()));
-        let mandate = |ended: Option<i64>| {
-            let ended = ended.map(|at_us| serde_json::json!({ "at_us": at_us, "by": CLOCK }));
+        let mandate = |ended_us: Option<i64>| {
+            let ended = ended_us.map(|at_us| serde_json::json!({ "at_us": at_us, "by": CLOCK }));
             let said = serde_json::json!({
                 "id": MandateId::fresh().to_string(), "holder": Digest::sha256(b"anna"), "opener": "user:corp/anna",
-                "opened_us": 0, "ends_us": 1, "ended": ended,
+                "opened_us": 0, "ends_us": ended_us.unwrap_or(1), "ended": ended,
             });
             serde_json::from_value::<Mandate>(said).unwrap()
         };
@@ -445,8 +445,8 @@ mod tests {
         assert_eq!((expired.len(), epochs.len()), (count, 2), "one for each change that they fit into");
         assert!(mandates.end_all(over, CLOCK).await.unwrap().is_empty(), "another replica has seen the same");
         assert!(mandates.untold(None).await.unwrap().untold.is_empty(), "whoever ended them is about to tell");
-        // One that was ended long ago, and whoever did that was stopped before it was on the record.
-        let late = mandate(Some(2));
+        // One that was ended before, and whoever did that was stopped before it was on the record.
+        let late = mandate(Some(jiff::Timestamp::now().as_microsecond()));
         keep(&late).await;
         let untold = async || {
             mandates.untold(None).await.unwrap().untold.into_iter().map(|(found, _)| found.id).collect::<Vec<_>>()
