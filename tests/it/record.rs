@@ -194,7 +194,7 @@ async fn what_is_left_out_of_the_arguments_is_not_in_what_their_client_declares_
     let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "");
     let gateway = setup.record("redact = [\"tools/login:card\"]\n").start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
-    let long = "long-4711 ".repeat(300_000);
+    let long = "long-4711 ".repeat(150_000);
     let call = async |name: &str, mandate: Option<&str>| {
         let intent = json!({ "task": "pay with hush-4", "purpose": long[..90], "plan_step": "hush-4",
             "prompt_sha256": "ab".repeat(32) });

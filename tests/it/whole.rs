@@ -49,7 +49,20 @@ struct Running {
     replicas: Replicas,
 }
 
+/// So many replicas, each of which knows the others: it is asked about their records, and has them.
 async fn start(count: usize) -> Option<Running> {
+    let running = begin(count).await?;
+    for gateway in &running.replicas.all {
+        eventually("it knows the others", async || {
+            let told = answered(gateway, &["policy", "suggest"]);
+            told["replicas"].as_array().is_some_and(|all| all.len() == count) && missing(&told).is_empty()
+        })
+        .await;
+    }
+    Some(running)
+}
+
+async fn begin(count: usize) -> Option<Running> {
     let issuer = Issuer::start().await;
     let tools = ["one", "two", "three"].map(tool);
     let upstream = Scripted::start(json!(tools), |call| result(call, text("done"))).await;
@@ -59,13 +72,7 @@ async fn start(count: usize) -> Option<Running> {
         .policy_file("mandates.toml", TEMPLATES)
         .http_server("tools", &upstream.url, "");
     let replicas = Replicas::start(setup, count).await?;
-    let running = Running { issuer, _upstream: upstream, replicas };
-    // Each knows each other once it has heard of it.
-    let status = async |gateway: &Gateway| answered(gateway, &["status"])["replicas"].as_array().map(Vec::len);
-    for gateway in &running.replicas.all {
-        eventually("it knows the others", async || status(gateway).await == Some(count)).await;
-    }
-    Some(running)
+    Some(Running { issuer, _upstream: upstream, replicas })
 }
 
 impl Running {
@@ -251,7 +258,7 @@ fn asked(
 
 #[tokio::test]
 async fn nobody_but_a_replica_is_told_anything_of_a_record() {
-    let Some(running) = start(2).await else { return };
+    let Some(running) = begin(2).await else { return };
     calls(&running.client(0, "alice"), "one").await;
     let cluster = ("https", running.replicas.clusters[0]);
     let stranger = running.replicas.place().join("stranger.key");

@@ -14,6 +14,11 @@ use crate::support::issuer::Issuer;
 use crate::support::scripted::{Scripted, result, text, tool};
 use crate::support::{eventually, eventually_within};
 
+/// More software of the same owner.
+const CRAWLER: &str = "[agents.crawler]\nowner = \"user:test/owner\"\npurpose = \"reads\"\nkind = \"autonomous\"\n\
+                       environments = [\"development\"]\nmandates = \"optional\"\n\
+                       clients = [{ issuer = \"test\", client_id = \"crawler\", proof = \"private_key\" }]\n";
+
 /// Messages are sent now and then.
 const MESSAGE: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -58,7 +63,7 @@ async fn start(breaker: &str) -> (Running, Arc<Mutex<Vec<Value>>>) {
                     environments = [\"development\"]\nagents = [\"bot\"]\n";
     let gateway = Setup::new(&issuer)
         .policy(&format!("{RULES}{rules}"))
-        .policy_file("agents.toml", &format!("[breaker]\n{breaker}{AGENTS}"))
+        .policy_file("agents.toml", &format!("[breaker]\n{breaker}{CRAWLER}{AGENTS}"))
         .policy_file("mandates.toml", template)
         .http_server("tools", &upstream.url, "")
         .sections(&format!("[webhooks.chat]\nurl = \"{url}\"\nevents = [\"breaker.tripped\"]\nallow_private = true\n"))
@@ -187,11 +192,8 @@ async fn a_task_that_is_refused_or_fails_too_often_ends_with_all_below_it_and_it
 
 #[tokio::test]
 async fn a_person_closes_no_tool_together_with_the_software_that_they_answer_for() {
-    let crawler = "[agents.crawler]\nowner = \"user:test/owner\"\npurpose = \"reads\"\nkind = \"autonomous\"\n\
-                   environments = [\"development\"]\nmandates = \"optional\"\n\
-                   clients = [{ issuer = \"test\", client_id = \"crawler\", proof = \"private_key\" }]\n";
     let breaker = "errors_of = 1000\ntool_errors_of = 8\ntool_errors_percent = 50\ntool_pause = \"60s\"\n";
-    let (running, _) = start(&format!("{breaker}{crawler}")).await;
+    let (running, _) = start(breaker).await;
     let mut claims = running.issuer.claims("crawler", &[], &running.gateway.resource());
     claims["client_id"] = json!("crawler");
     let crawler = running.gateway.client(&running.issuer.sign(&claims));
