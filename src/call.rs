@@ -190,7 +190,7 @@ async fn open(
             }
         },
     };
-    trail.leg.declared = asked.declared_to(request, &target, trail.leg.declared.take())?;
+    trail.leg.declared = asked.declared_to(request, &target, trail.leg.declared.as_ref())?;
     trail.target = Some(target.clone());
     let arguments = asked.arguments.map(|arguments| request.message.cut(arguments));
     if tool::is(&target) {
@@ -364,7 +364,7 @@ impl Running {
                             self.trace.end(|| traced::ended(&recorded));
                             mandate::count(&self.gateway, entry.proof(), &recorded, self.then.is_first);
                             entry.close(&recorded);
-                            self.exchange = exchange;
+                            self.exchange = *exchange;
                         }
                     }
                 }

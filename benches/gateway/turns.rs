@@ -21,7 +21,7 @@ const TURN: Duration = Duration::from_secs(1);
 /// once what was switched has settled: connections are open, a first burst is over, calls of before have ended.
 const SETTLE: Duration = Duration::from_millis(250);
 /// Pairs of turns for each second that was asked for with `--seconds`.
-const PAIRS_PER_SECOND: f64 = 12.0;
+const PAIRS_PER_SECOND: u128 = 12;
 /// People who call without haste, each on a connection of their own.
 const QUIET: usize = 16;
 /// What each of them does between an answer and the next call, in the middle of an exponential distribution.
@@ -108,7 +108,7 @@ async fn compare(
     duration: Duration,
     trouble: impl Fn() -> Vec<JoinHandle<Result<()>>>,
 ) -> Result<()> {
-    let pairs = ((duration.as_secs_f64() * PAIRS_PER_SECOND) as usize).max(2);
+    let pairs = usize::try_from(duration.as_millis() * PAIRS_PER_SECOND / 1_000)?.max(2);
     let turn = Arc::new(AtomicUsize::new(BETWEEN));
     let quiet: Vec<_> = (0..QUIET)
         .map(|index| {
@@ -238,7 +238,7 @@ impl Draw {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        usize::try_from(self.next() % bound as u64).unwrap_or_default()
     }
 
     fn exponential(&mut self, middle: Duration) -> Duration {

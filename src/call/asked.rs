@@ -119,7 +119,7 @@ impl<'a> Asked<'a> {
         &self,
         request: &Request,
         target: &Target,
-        declared: Option<Arc<Declared>>,
+        declared: Option<&Arc<Declared>>,
     ) -> Result<Option<Arc<Declared>>, Refusal> {
         match declared {
             Some(_) => self

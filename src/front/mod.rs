@@ -346,7 +346,8 @@ impl<P: Pipeline> Front<P> {
                 Ok(bytes) => bytes.into(),
                 Err(refusal) => return about.stopped(refusal),
             };
-            return self.hand_on(&there, &caller, (&parts, bytes), (peer, certificate.as_deref()), about).await;
+            let handed = self.hand_on(&there, &caller, (&parts, bytes), (peer, certificate.as_deref()), about);
+            return Box::pin(handed).await;
         }
         match (&parts.method, era) {
             (&Verb::POST, _) => {}
@@ -387,9 +388,14 @@ impl<P: Pipeline> Front<P> {
             Err(error) => return about.stopped(answer::unreadable(first, &error)),
         };
         let stated = (&parts.headers, era, via);
-        if let Some(there) = self.content_elsewhere(&caller, &endpoint, stated, &message).await {
+        let elsewhere = match self.relay.is_some() {
+            true => Box::pin(self.content_elsewhere(&caller, &endpoint, stated, &message)).await,
+            false => None,
+        };
+        if let Some(there) = elsewhere {
             let body = message.as_bytes().clone();
-            return self.hand_on(&there, &caller, (&parts, body), (peer, certificate.as_deref()), about).await;
+            let handed = self.hand_on(&there, &caller, (&parts, body), (peer, certificate.as_deref()), about);
+            return Box::pin(handed).await;
         }
         let streamed = answer::prefers_events(&parts.headers);
         let (id, headers) = (message.id(), parts.headers);

@@ -87,7 +87,8 @@ impl Gateway {
         let held = held.filter(|held| held.mandate().holder == caller.principal().0);
         let held = held.ok_or_else(|| Refusal::new(Reason::MandateUnknown))?;
         self.live.not_revoked(&held)?;
-        if !self.ended_idle(&held).await? {
+        // Boxed, so that a call without a mandate does not carry its room around.
+        if !Box::pin(self.ended_idle(&held)).await? {
             return Ok(Some(held));
         }
         // As it is now: whoever may do something with what is over still may.

@@ -145,7 +145,11 @@ impl Guard {
         }
         let slot = self.quotas.call(permit.caller().principal())?;
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
-        let labels = self.labels.clear(&permit, &wanted, &mut reservations).await?.map(Box::new);
+        // Boxed, so that a call of which nothing is labelled does not carry its room around.
+        let labels = match wanted.policy.has_labels() {
+            true => Box::pin(self.labels.clear(&permit, &wanted, &mut reservations)).await?.map(Box::new),
+            false => None,
+        };
         let (permit, gated) = flow::asking(permit, labels.as_deref(), &wanted)?;
         budget::reserve(&mut reservations, &permit, &wanted);
         approval::reserve_emergency(permit.caller(), &mut reservations);
@@ -181,7 +185,7 @@ impl Guard {
         mandate::check(&permit, wanted)?;
         let slot = self.quotas.call(permit.caller().principal())?;
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
-        let labels = self.labels.clear(&permit, wanted, &mut reservations).await?.map(Box::new);
+        let labels = Box::pin(self.labels.clear(&permit, wanted, &mut reservations)).await?.map(Box::new);
         flow::unasked(labels.as_deref())?;
         approval::reserve_emergency(permit.caller(), &mut reservations);
         Ok(Box::new(Cleared { labels, ..Cleared::new(permit, slot, reservations, wanted) }))

@@ -181,7 +181,7 @@ async fn how_many_new_tools_within_which_time_is_what_the_files_say() {
     let bot = running.bot();
     for tool in ["t1", "t2", "t3"] {
         assert_eq!(status(&bot, &format!("tools__{tool}")).await, 200, "{tool}");
-        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(1_600)).await;
     }
     assert_eq!(status(&bot, "tools__t1").await, 200, "one in a second is none too many");
 }

@@ -212,7 +212,7 @@ async fn what_is_left_out_of_the_arguments_is_not_in_what_their_client_declares_
         let lines = gateway.records(kind).into_iter();
         lines.filter(|line| line["mcp"]["name"] == name).map(|line| line["declared"].clone()).collect::<Vec<_>>()
     };
-    assert_eq!(said("intent", "login"), [clean.clone()]);
+    assert_eq!(said("intent", "login"), std::slice::from_ref(&clean));
     // Nobody has named anything of this one.
     assert_eq!(call("tools__other", None).await.tool_text(), "done");
     assert_eq!(said("intent", "other")[0]["task"], "pay with hush-4");

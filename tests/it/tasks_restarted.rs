@@ -207,7 +207,7 @@ async fn a_legacy_client_has_no_task_of_a_process_that_has_ended_and_it_is_not_o
         tasks.into_iter().map(|task| task["taskId"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     let first = own("alice's first").await;
-    assert_eq!(listed().await, [first.clone()]);
+    assert_eq!(listed().await, std::slice::from_ref(&first));
     die(&alice).await;
     begin(&bob, "bob's").await;
     for method in ["tasks/get", "tasks/result", "tasks/cancel"] {
@@ -218,7 +218,7 @@ async fn a_legacy_client_has_no_task_of_a_process_that_has_ended_and_it_is_not_o
     assert!(listed().await.is_empty());
     assert_eq!(seen(&bob).await, json!([]));
     let second = own("alice's second").await;
-    assert_eq!(listed().await, [second.clone()]);
+    assert_eq!(listed().await, std::slice::from_ref(&second));
     let result = alice.legacy(&session, "tasks/result", json!({ "taskId": second })).await;
     assert_eq!(result.tool_text(), "alice's second");
 }

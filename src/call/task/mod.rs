@@ -48,7 +48,7 @@ pub enum After {
     /// It is the client's.
     Deliver(Outcome),
     /// It is recorded, and something else is asked before the client gets its end.
-    GoOn(Outcome, Exchange),
+    GoOn(Outcome, Box<Exchange>),
 }
 
 /// The answer to a request about tasks that no server is asked by itself: a list of them, and what the gateway has as one.
@@ -147,7 +147,7 @@ fn updated(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, then: Then,
     match retry.and_then(|retry| followed(gateway, grant.caller(), request, &retry)) {
         Some(bearer) => {
             let followed = Followed::new(bearer, grant.target(), request, then.asking.round, None);
-            After::GoOn(outcome, follow::follow(followed))
+            After::GoOn(outcome, Box::new(follow::follow(followed)))
         }
         None => After::Deliver(Refusal::new(Reason::InputExpired).into()),
     }
@@ -234,7 +234,7 @@ fn became(
     let used = grant.approval().map(|used| used.kept.id.clone());
     let bearer = Bearer { arguments, used, ..Bearer::new(gateway, grant.caller(), request, handle) };
     let followed = Followed::new(bearer, grant.target(), request, then.asking.round, Some(object));
-    After::GoOn(recorded, follow::follow(followed))
+    After::GoOn(recorded, Box::new(follow::follow(followed)))
 }
 
 /// Whom a handle that leads to the server of this call is sealed for.
@@ -292,7 +292,7 @@ fn about(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, outcome: Outc
                     _ => Outcome::Error(error),
                 }
             };
-            After::GoOn(recorded, follow::one(asking))
+            After::GoOn(recorded, Box::new(follow::one(asking)))
         }
         outcome => After::Deliver(outcome),
     }

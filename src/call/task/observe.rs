@@ -76,7 +76,7 @@ async fn look(bearer: &Bearer, id: &str) -> Seen {
         Outcome::Complete(task) => match translated(id.to_owned(), bearer.clone(), grant, Method::TaskGet, task) {
             After::Deliver(outcome) => outcome,
             After::GoOn(recorded, exchange) => {
-                goes_on = Some(exchange);
+                goes_on = Some(*exchange);
                 recorded
             }
         },

@@ -34,14 +34,14 @@ pub(super) fn translated(id: String, bearer: Bearer, grant: &Grant, method: Meth
                 let end = bearer.ask("tasks/result").await;
                 ended_with(&result, &id, end)
             };
-            After::GoOn(recorded, follow::one(asking))
+            After::GoOn(recorded, Box::new(follow::one(asking)))
         }
         Some(Status::InputRequired) if bearer.declared().is_any() => match bearer.asked() {
             Some((_, asked)) => After::Deliver(asking_this(&bearer, grant, task, &id, &asked)),
             // What it asks comes over the stream of its result.
             None => {
                 let recorded = Outcome::Complete(result.clone());
-                After::GoOn(recorded, follow::one(async move { found_out(&bearer, &result, &id).await }))
+                After::GoOn(recorded, Box::new(follow::one(async move { found_out(&bearer, &result, &id).await })))
             }
         },
         // A client that nobody can be asked through.
@@ -55,7 +55,7 @@ pub(super) fn translated(id: String, bearer: Bearer, grant: &Grant, method: Meth
                 bearer.ask("tasks/cancel").await;
                 Outcome::Complete(task)
             };
-            After::GoOn(Outcome::Complete(result.clone()), follow::one(asking))
+            After::GoOn(Outcome::Complete(result.clone()), Box::new(follow::one(asking)))
         }
         Some(Status::Working | Status::Cancelled) => {
             After::Deliver(Outcome::Complete(shape::modern(task, "complete", &id, None)))

@@ -446,7 +446,7 @@ mod tests {
         assert!(mandates.end_all(over, CLOCK).await.unwrap().is_empty(), "another replica has seen the same");
         assert!(mandates.untold(None).await.unwrap().untold.is_empty(), "whoever ended them is about to tell");
         // One that was ended before, and whoever did that was stopped before it was on the record.
-        let late = mandate(Some(jiff::Timestamp::now().as_microsecond()));
+        let late = mandate(Some(jiff::Timestamp::now().as_microsecond() - 86_400_000_000));
         keep(&late).await;
         let untold = async || {
             mandates.untold(None).await.unwrap().untold.into_iter().map(|(found, _)| found.id).collect::<Vec<_>>()

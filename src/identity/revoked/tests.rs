@@ -50,7 +50,7 @@ fn what_is_added_by_itself_is_what_the_store_would_say_of_all() {
     for (index, target) in targets.iter().chain(&targets).enumerate() {
         let mode = match index % 3 {
             0 => RevocationMode::Block,
-            more => RevocationMode::SignOut { issued_before: 1_000 * more as i64 },
+            more => RevocationMode::SignOut { issued_before: 1_000 * i64::try_from(more).unwrap() },
         };
         let epoch = RevocationEpoch(index as u64 + 2);
         let next = held(target.clone(), mode);
