@@ -21,11 +21,11 @@ impl Gateway {
         let known = self.revocation_epoch();
         let epoch = self.store.revoke(revocation).await?;
         self.standing.compare(RevocationEpoch(known.0.saturating_add(1)), epoch)?;
-        // Where nothing else has changed it is in force at once: reading the store takes several turns of its threads, each
-        // of which waits for a processor that is busy.
         // What rests on it is void before anybody comes back with a new login.
         let marks: Vec<_> = revocation.target.marks().into_iter().map(|mark| (mark, epoch)).collect();
         self.sealer.void(&marks, RevocationEpoch(0));
+        // Where nothing else has changed it is in force at once: reading the store takes several turns of its threads, each
+        // of which waits for a processor that is busy.
         if self.live.revocations.add(epoch, revocation) {
             self.put(None);
             self.decided_anew();
